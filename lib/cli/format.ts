@@ -1,0 +1,33 @@
+/** 1234567 -> '1,234,567' */
+export const count = (value: number): string => Math.round(value).toLocaleString('en-US');
+
+export function bytes(value: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log10(value) / 3));
+  return `${(value / 1000 ** power).toPrecision(power === 0 ? 6 : 3).replace(/\.?0+$/, '')} ${units[power]}`;
+}
+
+export const plural = (n: number, word: string): string => `${count(n)} ${word}${n === 1 ? '' : 's'}`;
+
+export const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
+
+/** Aligns columns: numbers to the right ('>'), words to the left ('<'). The first row is the heading. */
+export function table(rows: string[][], align: string, indent = '  '): string {
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
+  const line = (row: string[]) =>
+    row.map((cell, i) => (align[i] === '>' ? cell.padStart(widths[i]) : cell.padEnd(widths[i]))).join('   ');
+  return rows.map((row) => (indent + line(row)).trimEnd()).join('\n');
+}
+
+export function median(values: number[]): number {
+  return quantile(values, 0.5);
+}
+
+/** Linear between neighbours; NaN when there is nothing to order. */
+export function quantile(values: number[], at: number): number {
+  if (values.length === 0) return Number.NaN;
+  const sorted = [...values].sort((a, b) => a - b);
+  const place = (sorted.length - 1) * at;
+  const low = Math.floor(place);
+  return sorted[low] + (sorted[Math.ceil(place)] - sorted[low]) * (place - low);
+}

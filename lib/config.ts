@@ -1,0 +1,145 @@
+import { describe, expected, fail } from './errors';
+import type { NativeConfig } from './native';
+import type { DType } from './tensor';
+
+/** How a full segment changes the memory: eq. (8) or eq. (9) of the paper. */
+export type Rule = 'linear' | 'delta';
+
+/** What the output is while no segment is absorbed yet. */
+export type EmptyRead = 'gated' | 'local';
+
+/** What a stream is asked to be. */
+export interface StreamConfig {
+  /** Query heads, 1 to 1024. */
+  heads: number;
+  /** Key-value heads; must divide `heads`. Query head h reads key-value head floor(h / (heads / kvHeads)). Default: `heads`. */
+  kvHeads?: number;
+  /** d_k, elements of a query or key, 1 to 256. */
+  headDim: number;
+  /** d_v, elements of a value, 1 to 256. Default: `headDim`. */
+  valueDim?: number;
+  /** N, tokens per segment, 1 to 65536. Default: 2048. */
+  segmentLength?: number;
+  /** Default: 'delta'. */
+  rule?: Rule;
+  /** beta of eq. (10), one number or one per query head; the output uses sigmoid(beta). Finite. Default: 0. */
+  gate?: number | ArrayLike<number>;
+  /** Of the local softmax; finite, above 0. Default: 1 / sqrt(headDim). */
+  scale?: number;
+  /**
+   * Rotary positions in local attention only (pairs (i, i + headDim / 2) as in Llama; `headDim` must be even).
+   * Positions restart at 0 in each segment; the memory sees q and k unrotated. Default: none.
+   */
+  rope?: { theta: number } | null;
+  /**
+   * While no segment is absorbed: 'gated' is the paper's formula with A_mem = 0, that is (1 - g) A_dot; 'local' is
+   * A_dot. Weights trained one way do not fit the other. Default: 'gated'.
+   */
+  emptyRead?: EmptyRead;
+  /** Of q, k, v and the output. 16-bit types travel as Uint16Array bit patterns. Default: 'float32'. */
+  dtype?: DType;
+}
+
+/** A configuration with every default filled in; deeply frozen. */
+export interface ResolvedConfig {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+  readonly segmentLength: number;
+  readonly rule: Rule;
+  /** One beta per query head. */
+  readonly gate: readonly number[];
+  readonly scale: number;
+  readonly rope: { readonly theta: number } | null;
+  readonly emptyRead: EmptyRead;
+  readonly dtype: DType;
+}
+
+const configKeys = new Set([
+  'heads',
+  'kvHeads',
+  'headDim',
+  'valueDim',
+  'segmentLength',
+  'rule',
+  'gate',
+  'scale',
+  'rope',
+  'emptyRead',
+  'dtype',
+]);
+
+/** Reads each known key of an object once (getters are user code); an unknown own key is an error. */
+export function readRecord(value: unknown, name: string, keys: ReadonlySet<string>): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || ArrayBuffer.isView(value)) {
+    throw expected('ERR_INVALID_ARG_TYPE', name, 'an object', value);
+  }
+  for (const key of Object.keys(value)) {
+    if (!keys.has(key)) {
+      const known = [...keys].map((one) => `'${one}'`).join(', ');
+      throw fail(
+        'ERR_INVALID_ARG_TYPE',
+        `Expected only the keys ${known} in "${name}" but received ${describe(key)}`,
+      );
+    }
+  }
+  const record: Record<string, unknown> = {};
+  for (const key of keys) record[key] = (value as Record<string, unknown>)[key];
+  return record;
+}
+
+/** The checks that need JavaScript; ranges are checked below, once for every backend. */
+export function readConfig(config: unknown): NativeConfig {
+  const given = readRecord(config, 'config', configKeys);
+  const typed = <T>(key: string, type: 'number' | 'string', needed = false): T | undefined => {
+    const value = given[key];
+    if (value === undefined && !needed) return undefined;
+    if (typeof value !== type) throw expected('ERR_INVALID_ARG_TYPE', `config.${key}`, `a ${type}`, value);
+    return value as T;
+  };
+  return {
+    heads: typed<number>('heads', 'number', true) as number,
+    headDim: typed<number>('headDim', 'number', true) as number,
+    kvHeads: typed('kvHeads', 'number'),
+    valueDim: typed('valueDim', 'number'),
+    segmentLength: typed('segmentLength', 'number'),
+    rule: typed('rule', 'string'),
+    scale: typed('scale', 'number'),
+    emptyRead: typed('emptyRead', 'string'),
+    dtype: typed('dtype', 'string'),
+    ropeTheta: readRope(given.rope),
+    gate: readGate(given.gate),
+  };
+}
+
+function readRope(rope: unknown): number | undefined {
+  if (rope === undefined || rope === null) return undefined;
+  const { theta } = readRecord(rope, 'config.rope', new Set(['theta']));
+  if (typeof theta !== 'number')
+    throw expected('ERR_INVALID_ARG_TYPE', 'config.rope.theta', 'a number', theta);
+  return theta;
+}
+
+function readGate(gate: unknown): number | number[] | undefined {
+  if (gate === undefined || typeof gate === 'number') return gate;
+  const length = typeof gate === 'object' && gate !== null ? (gate as ArrayLike<unknown>).length : undefined;
+  if (typeof length !== 'number') {
+    throw expected('ERR_INVALID_ARG_TYPE', 'config.gate', 'a number or an array of numbers', gate);
+  }
+  if (!(Number.isInteger(length) && length >= 1 && length <= 1024)) {
+    throw fail('ERR_SHAPE', `Expected one number per query head for "config.gate" but received ${length}`);
+  }
+  return Array.from({ length }, (_, head) => {
+    const beta = (gate as ArrayLike<unknown>)[head];
+    if (typeof beta !== 'number')
+      throw expected('ERR_INVALID_ARG_TYPE', `config.gate[${head}]`, 'a number', beta);
+    return beta;
+  });
+}
+
+export function freezeConfig(config: ResolvedConfig): ResolvedConfig {
+  Object.freeze(config.gate);
+  Object.freeze(config.rope);
+  return Object.freeze(config);
+}

@@ -1,0 +1,87 @@
+/** The stable codes of everything this package throws or rejects with, and the class that carries each. */
+export const errorClasses = {
+  /** Wrong JavaScript type, missing or unknown key, illegal receiver or constructor. */
+  ERR_INVALID_ARG_TYPE: TypeError,
+  /** A typed array of another class than the stream's dtype asks for. */
+  ERR_DTYPE: TypeError,
+  /** A number or name outside its set. */
+  ERR_OUT_OF_RANGE: RangeError,
+  /** Lengths that do not fit the stream or each other. */
+  ERR_SHAPE: RangeError,
+  /** NaN or Infinity in q, k or v, or finite inputs that overflow; see {@link NonFiniteError}. */
+  ERR_NON_FINITE: RangeError,
+  /** The memory now available does not suffice. */
+  ERR_OUT_OF_MEMORY: Error,
+  /** The stream or its device is closed. */
+  ERR_CLOSED: Error,
+  /** An asynchronous call on this stream is pending. */
+  ERR_BUSY: Error,
+  /** The call's AbortSignal fired; `cause` is the signal's reason. */
+  ABORT_ERR: Error,
+  /** The device asked for is not here; the message says why. */
+  ERR_NO_DEVICE: Error,
+  /** The device failed. */
+  ERR_DEVICE: Error,
+} as const;
+
+/** `error.code` of every error of this package. */
+export type ErrorCode = keyof typeof errorClasses;
+
+/** An error of this package. */
+export interface InfiniError extends Error {
+  code: ErrorCode;
+}
+
+/** `ERR_NON_FINITE`: where the first offending number is (smallest token, then q before k before v). */
+export interface NonFiniteError extends InfiniError {
+  code: 'ERR_NON_FINITE';
+  tensor: 'q' | 'k' | 'v' | 'output' | 'memory';
+  /** Token of the call; for 'memory' the last token of the segment whose absorption overflowed. */
+  token: number;
+}
+
+export function fail(code: ErrorCode, message: string): InfiniError {
+  const error = new errorClasses[code](message) as InfiniError;
+  error.code = code;
+  Error.captureStackTrace?.(error, fail);
+  return error;
+}
+
+/** As in Node's own functions: name 'AbortError', code 'ABORT_ERR', the signal's reason as cause. */
+export function abortError(reason: unknown): InfiniError {
+  const error = new Error('The operation was aborted', { cause: reason }) as InfiniError;
+  error.name = 'AbortError';
+  error.code = 'ABORT_ERR';
+  return error;
+}
+
+/** "Expected X for NAME but received V", the one form of every message about an argument. */
+export function expected(code: ErrorCode, name: string, what: string, received: unknown): InfiniError {
+  return fail(code, `Expected ${what} for "${name}" but received ${describe(received)}`);
+}
+
+/** A short, safe description: never runs user code. */
+export function describe(value: unknown): string {
+  switch (typeof value) {
+    case 'string':
+      return `'${value.length > 32 ? `${value.slice(0, 32)}...` : value}'`;
+    case 'bigint':
+      return `${value}n`;
+    case 'symbol':
+      return 'a symbol';
+    case 'function':
+      return 'a function';
+    case 'object': {
+      if (value === null) return 'null';
+      const tag = Object.prototype.toString;
+      try {
+        if (Array.isArray(value)) return 'an array';
+        return ArrayBuffer.isView(value) ? `a ${tag.call(value).slice(8, -1)}` : 'an object';
+      } catch {
+        return 'an object'; // a revoked proxy
+      }
+    }
+    default:
+      return String(value);
+  }
+}

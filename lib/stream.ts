@@ -1,0 +1,302 @@
+import { freezeConfig, type ResolvedConfig, readRecord } from './config';
+import { abortError, expected, fail, type InfiniError } from './errors';
+import { type NativeStream, native, type Settle } from './native';
+import {
+  checkOutBuffer,
+  checkShapes,
+  checkTypes,
+  isDetached,
+  newTensor,
+  type Tensor,
+  unshare,
+} from './tensor';
+
+export interface AttendInput {
+  /** Queries, `[tokens, heads, headDim]`. */
+  q: Tensor;
+  /** Keys, `[tokens, kvHeads, headDim]`. */
+  k: Tensor;
+  /** Values, `[tokens, kvHeads, valueDim]`. */
+  v: Tensor;
+}
+
+export interface RetrieveInput {
+  /** Queries, `[tokens, heads, headDim]`. */
+  q: Tensor;
+}
+
+export interface SyncOptions {
+  /**
+   * Takes the result, `[tokens, heads, valueDim]`, and is what the call returns. Of exactly the output's class and
+   * length; neither shared nor resizable. It may overlap the inputs. Untouched when the call fails.
+   */
+  out?: Tensor;
+}
+
+export interface AttendOptions extends SyncOptions {
+  /** Aborts the call: it rejects with ABORT_ERR and the stream stays as it was before it. */
+  signal?: AbortSignal;
+}
+export type RetrieveOptions = AttendOptions;
+
+/** One call, checked: what to run and where its result goes. */
+interface Call {
+  q: Tensor;
+  k?: Tensor;
+  v?: Tensor;
+  out: Tensor;
+  tokens: number;
+  signal: AbortSignal | undefined;
+}
+
+const attendKeys = new Set(['q', 'k', 'v']);
+const retrieveKeys = new Set(['q']);
+const asyncKeys = new Set(['out', 'signal']);
+const syncKeys = new Set(['out']);
+
+// AbortSignal's own getter and EventTarget's own methods: they refuse anything that is not the real thing, and a
+// user's overrides are not called.
+const aborted = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'aborted')?.get as (
+  this: AbortSignal,
+) => boolean;
+const { addEventListener, removeEventListener } = EventTarget.prototype;
+
+function checkSignal(signal: unknown): AbortSignal | undefined {
+  if (signal === undefined) return undefined;
+  try {
+    aborted.call(signal as AbortSignal);
+  } catch {
+    throw expected('ERR_INVALID_ARG_TYPE', 'options.signal', 'an AbortSignal', signal);
+  }
+  return signal as AbortSignal;
+}
+
+// Only this file makes streams: `new MemoryStream()` by anyone else has no key.
+const key = Symbol('infini-stream stream');
+
+/** For lib/device.ts. */
+export let adoptStream: (handle: NativeStream) => MemoryStream;
+
+/**
+ * An unbounded sequence of tokens in constant memory (Infini-attention, Munkhdalai et al. 2024, arXiv 2404.07143).
+ * Made by `device.createStream`.
+ *
+ * Calls take effect in call order. While an asynchronous call is pending, `attendSync`, `retrieveSync`, `memory`,
+ * `reset` and `fork` throw ERR_BUSY; `close` is always allowed. A call that fails for any reason leaves the stream
+ * bit for bit as it was. Results do not depend on how tokens are split among calls, nor on the number of threads.
+ */
+export class MemoryStream {
+  readonly #native: NativeStream;
+  readonly #config: ResolvedConfig;
+  #tokens = 0;
+  #pending = 0;
+
+  static {
+    adoptStream = (handle) => new MemoryStream(key, handle);
+  }
+
+  private constructor(secret: symbol, handle: NativeStream) {
+    if (secret !== key)
+      throw fail('ERR_INVALID_ARG_TYPE', 'Expected MemoryStream to be made by device.createStream()');
+    this.#native = handle;
+    this.#config = freezeConfig(native.streamConfig(handle));
+  }
+
+  static #check(receiver: unknown, method: string): asserts receiver is MemoryStream {
+    if (typeof receiver !== 'object' || receiver === null || !(#native in receiver)) {
+      throw fail('ERR_INVALID_ARG_TYPE', `Expected a MemoryStream as the receiver of ${method}`);
+    }
+  }
+
+  /** The configuration with every default filled in; deeply frozen. */
+  get config(): Readonly<ResolvedConfig> {
+    MemoryStream.#check(this, 'config');
+    return this.#config;
+  }
+
+  /** Tokens committed by the calls that have settled. */
+  get tokens(): number {
+    MemoryStream.#check(this, 'tokens');
+    return this.#tokens;
+  }
+
+  /** Segments absorbed into the memory: floor(tokens / segmentLength). */
+  get segments(): number {
+    MemoryStream.#check(this, 'segments');
+    return Math.floor(this.#tokens / this.#config.segmentLength);
+  }
+
+  /**
+   * Bytes of state, the same for ever:
+   * kvHeads (headDim valueDim 4 + headDim 8 + segmentLength (headDim + valueDim) sizeof(dtype)), rounded up to 64.
+   */
+  get byteLength(): number {
+    MemoryStream.#check(this, 'byteLength');
+    return native.byteLength(this.#native);
+  }
+
+  get closed(): boolean {
+    MemoryStream.#check(this, 'closed');
+    return native.streamClosed(this.#native);
+  }
+
+  /**
+   * Appends tokens and returns their outputs, `[tokens, heads, valueDim]`:
+   * sigmoid(beta) A_mem + (1 - sigmoid(beta)) A_dot, eq. (10). The work runs on the device's own threads. The inputs
+   * are copied before this returns (0.1 to 0.3 ms per MB on the calling thread) and are the caller's again at once.
+   *
+   * Never throws; rejects with ERR_CLOSED, ERR_INVALID_ARG_TYPE, ERR_DTYPE, ERR_SHAPE, ABORT_ERR, ERR_NON_FINITE
+   * (with `tensor` and `token`), ERR_OUT_OF_MEMORY or ERR_DEVICE, looked for in this order.
+   */
+  attend(input: AttendInput, options?: AttendOptions): Promise<Tensor> {
+    try {
+      MemoryStream.#check(this, 'attend');
+      const call = this.#checkCall(input, attendKeys, options, asyncKeys);
+      return this.#submit(call, (settle) =>
+        native.attend(this.#native, call.q, call.k as Tensor, call.v as Tensor, settle),
+      );
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * {@link attend} on the calling thread, for small steps: a token or a few.
+   * @throws as attend rejects, and ERR_BUSY while an asynchronous call is pending.
+   */
+  attendSync(input: AttendInput, options?: SyncOptions): Tensor {
+    MemoryStream.#check(this, 'attendSync');
+    const { q, k, v, out, tokens } = this.#checkCall(input, attendKeys, options, syncKeys);
+    this.#checkIdle('attendSync');
+    native.attendSync(this.#native, unshare(q), unshare(k as Tensor), unshare(v as Tensor), out);
+    this.#tokens += tokens;
+    return out;
+  }
+
+  /**
+   * A_mem alone, ungated, for any number of queries, from the absorbed segments: eq. (7). Changes nothing; zeros
+   * while nothing is absorbed. Rejects as {@link attend} does.
+   */
+  retrieve(input: RetrieveInput, options?: RetrieveOptions): Promise<Tensor> {
+    try {
+      MemoryStream.#check(this, 'retrieve');
+      const call = this.#checkCall(input, retrieveKeys, options, asyncKeys);
+      return this.#submit(call, (settle) => native.retrieve(this.#native, call.q, settle));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** {@link retrieve} on the calling thread. @throws as attendSync. */
+  retrieveSync(input: RetrieveInput, options?: SyncOptions): Tensor {
+    MemoryStream.#check(this, 'retrieveSync');
+    const { q, out } = this.#checkCall(input, retrieveKeys, options, syncKeys);
+    this.#checkIdle('retrieveSync');
+    native.retrieveSync(this.#native, unshare(q), out);
+    return out;
+  }
+
+  /**
+   * Copies of the memory: M `[kvHeads, headDim, valueDim]` and z `[kvHeads, headDim]`.
+   * @throws ERR_CLOSED, ERR_BUSY.
+   */
+  memory(): { matrix: Float32Array; normalizer: Float64Array } {
+    MemoryStream.#check(this, 'memory');
+    this.#checkOpen();
+    this.#checkIdle('memory');
+    const { kvHeads, headDim, valueDim } = this.#config;
+    const matrix = new Float32Array(kvHeads * headDim * valueDim);
+    const normalizer = new Float64Array(kvHeads * headDim);
+    native.memory(this.#native, matrix, normalizer);
+    return { matrix, normalizer };
+  }
+
+  /** Back to the empty stream. @throws ERR_CLOSED, ERR_BUSY. */
+  reset(): void {
+    MemoryStream.#check(this, 'reset');
+    this.#checkOpen();
+    this.#checkIdle('reset');
+    native.reset(this.#native);
+    this.#tokens = 0;
+  }
+
+  /** An independent stream in the same state. @throws ERR_CLOSED, ERR_BUSY, ERR_OUT_OF_MEMORY. */
+  fork(): MemoryStream {
+    MemoryStream.#check(this, 'fork');
+    this.#checkOpen();
+    this.#checkIdle('fork');
+    const copy = new MemoryStream(key, native.fork(this.#native));
+    copy.#tokens = this.#tokens;
+    return copy;
+  }
+
+  /** Frees the state; pending calls reject with ERR_CLOSED. Idempotent. */
+  close(): void {
+    MemoryStream.#check(this, 'close');
+    native.closeStream(this.#native);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #checkOpen(): void {
+    if (native.streamClosed(this.#native))
+      throw fail('ERR_CLOSED', 'Expected an open stream but it is closed');
+  }
+
+  #checkIdle(method: string): void {
+    if (this.#pending > 0) {
+      throw fail(
+        'ERR_BUSY',
+        `Expected no pending call for ${method}() but ${this.#pending} have not settled`,
+      );
+    }
+  }
+
+  // Everything user code could intercept is read once, first; then closed, types, dtype, shape, signal.
+  #checkCall(input: unknown, inputKeys: Set<string>, options: unknown, optionKeys: Set<string>): Call {
+    this.#checkOpen();
+    const tensors = readRecord(input, 'input', inputKeys);
+    const { out, signal: givenSignal } = readRecord(options ?? {}, 'options', optionKeys);
+    const named = [...inputKeys].map((name): [string, unknown] => [`input.${name}`, tensors[name]]);
+    if (out !== undefined) named.push(['options.out', out]);
+    const signal = checkSignal(givenSignal);
+    checkOutBuffer(out);
+    checkTypes(named, this.#config.dtype);
+    const { q, k, v } = tensors as { q: Tensor; k?: Tensor; v?: Tensor };
+    const tokens = checkShapes(this.#config, { q, k, v }, out as Tensor | undefined);
+    if (signal && aborted.call(signal)) throw abortError(signal.reason);
+    this.#checkOpen(); // a getter may have closed it
+    return { q, k, v, out: (out as Tensor | undefined) ?? this.#newOutput(tokens), tokens, signal };
+  }
+
+  #newOutput(tokens: number): Tensor {
+    return newTensor(this.#config.dtype, tokens * this.#config.heads * this.#config.valueDim);
+  }
+
+  #submit({ out, tokens, signal }: Call, start: (settle: Settle) => number): Promise<Tensor> {
+    return new Promise((resolve, reject) => {
+      let ticket = 0;
+      const abort = () => native.cancel(this.#native, ticket);
+      ticket = start((error, committed) => {
+        this.#pending--;
+        if (signal) removeEventListener.call(signal, 'abort', abort);
+        if (error) {
+          reject((error as InfiniError).code === 'ABORT_ERR' ? abortError(signal?.reason) : error);
+          return;
+        }
+        this.#tokens = committed;
+        try {
+          const target = isDetached(out) ? this.#newOutput(tokens) : out;
+          native.take(target);
+          resolve(target);
+        } catch (failure) {
+          reject(failure);
+        }
+      });
+      this.#pending++;
+      if (signal) addEventListener.call(signal, 'abort', abort, { once: true });
+    });
+  }
+}

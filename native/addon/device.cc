@@ -1,0 +1,76 @@
+// Devices: listing, opening, closing, and making streams on them.
+#include "bindings.h"
+#include "convert.h"
+#include "devices.h"
+#include "handles.h"
+
+namespace infini {
+namespace {
+
+using DeviceExternal = Napi::External<std::shared_ptr<DeviceHandle>>;
+
+std::shared_ptr<DeviceHandle> device_of(const Napi::CallbackInfo& info) {
+  return *info[0].As<DeviceExternal>().Data();
+}
+
+Napi::Value list(const Napi::CallbackInfo& info) {
+  Napi::Array devices = Napi::Array::New(info.Env());
+  for (const DeviceInfo& device : list_devices(info[0].ToNumber().Int32Value())) {
+    devices.Set(devices.Length(), to_javascript(info.Env(), device));
+  }
+  return devices;
+}
+
+// open(id, threads of this handle, threads the engine starts with)
+Napi::Value open(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const int threads = info[1].ToNumber().Int32Value();
+    Engine& engine = engine_for(info[0].ToString().Utf8Value(), info[2].ToNumber().Int32Value());
+    auto device = std::make_shared<DeviceHandle>(
+        DeviceHandle{engine, engine.info(), std::make_shared<ThreadLimit>(ThreadLimit{threads}), {}});
+    device->info.threads = threads;
+    return DeviceExternal::New(info.Env(), new std::shared_ptr<DeviceHandle>(device),
+                               [](Napi::Env, std::shared_ptr<DeviceHandle>* handle) { delete handle; });
+  });
+}
+
+Napi::Value describe(const Napi::CallbackInfo& info) { return to_javascript(info.Env(), device_of(info)->info); }
+
+Napi::Value stats(const Napi::CallbackInfo& info) {
+  return to_javascript(info.Env(), device_of(info)->engine.ledger());
+}
+
+Napi::Value close(const Napi::CallbackInfo& info) {
+  const auto device = device_of(info);
+  device->closed = true;
+  const auto open = device->streams;
+  for (StreamHandle* stream : open) stream->close(Error(ErrorCode::Closed, "The device was closed during the call"));
+  return info.Env().Undefined();
+}
+
+Napi::Value is_closed(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), device_of(info)->closed);
+}
+
+Napi::Value create_stream(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const auto device = device_of(info);
+    if (device->closed) throw Error(ErrorCode::Closed, "Expected an open device but it is closed");
+    const StreamConfig config = StreamConfig::resolve(read_config(info[1].As<Napi::Object>()));
+    return wrap_stream(info.Env(), device, device->engine.create_stream(config, device->limit));
+  });
+}
+
+}  // namespace
+
+void export_device(Napi::Env env, Napi::Object exports) {
+  exports.Set("listDevices", Napi::Function::New(env, list));
+  exports.Set("openDevice", Napi::Function::New(env, open));
+  exports.Set("deviceInfo", Napi::Function::New(env, describe));
+  exports.Set("deviceStats", Napi::Function::New(env, stats));
+  exports.Set("closeDevice", Napi::Function::New(env, close));
+  exports.Set("deviceClosed", Napi::Function::New(env, is_closed));
+  exports.Set("createStream", Napi::Function::New(env, create_stream));
+}
+
+}  // namespace infini

@@ -1,0 +1,109 @@
+#include "environment.h"
+
+#include "convert.h"
+#include "handles.h"
+
+namespace infini {
+namespace {
+
+struct Arrival {
+  uint32_t ticket;
+  std::shared_ptr<Call> call;
+};
+
+}  // namespace
+
+void Channel::open(Napi::Env env) {
+  const Napi::String name = Napi::String::New(env, "infini-stream");
+  const auto arrive = [](napi_env env, napi_value, void*, void* data) {
+    const std::unique_ptr<Arrival> arrival(static_cast<Arrival*>(data));
+    if (!env) return;  // the thread is going away: nobody waits any more
+    Napi::HandleScope scope(env);
+    Environment::of(env).settle(env, arrival->ticket, arrival->call);
+  };
+  const napi_status status = napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr,
+                                                             nullptr, arrive, &function_);
+  if (status != napi_ok) throw Napi::Error::New(env);
+  keep_alive(env, false);
+}
+
+void Channel::post(uint32_t ticket, std::shared_ptr<Call> call) {
+  std::lock_guard lock(mutex_);
+  if (!function_) return;
+  auto* arrival = new Arrival{ticket, std::move(call)};
+  if (napi_call_threadsafe_function(function_, arrival, napi_tsfn_nonblocking) != napi_ok) delete arrival;
+}
+
+void Channel::close() {
+  std::lock_guard lock(mutex_);
+  if (!function_) return;
+  napi_release_threadsafe_function(function_, napi_tsfn_abort);
+  function_ = nullptr;
+}
+
+void Channel::keep_alive(Napi::Env env, bool alive) {
+  if (!function_) return;
+  if (alive) {
+    napi_ref_threadsafe_function(env, function_);
+  } else {
+    napi_unref_threadsafe_function(env, function_);
+  }
+}
+
+void Environment::attach(Napi::Env env) {
+  auto environment = std::make_shared<Environment>();
+  environment->channel_->open(env);
+  env.SetInstanceData(new std::shared_ptr<Environment>(environment));
+  // Registered after the channel's own hook and so run before it: the engine must know first.
+  env.AddCleanupHook([](Environment* self) { self->shut_down(); }, environment.get());
+}
+
+Environment& Environment::of(Napi::Env env) { return **env.GetInstanceData<std::shared_ptr<Environment>>(); }
+
+uint32_t Environment::submit(Napi::Env env, Engine& engine, std::shared_ptr<Call> call, Napi::Function callback) {
+  const uint32_t ticket = next_ticket_++;
+  call->done = [channel = channel_, ticket](std::shared_ptr<Call> finished) {
+    channel->post(ticket, std::move(finished));
+  };
+  pending_[ticket] = {call, Napi::Persistent(callback)};
+  try {
+    engine.submit(call);
+  } catch (...) {
+    pending_.erase(ticket);
+    throw;
+  }
+  if (pending_.size() == 1) channel_->keep_alive(env, true);
+  return ticket;
+}
+
+void Environment::cancel(Engine& engine, uint32_t ticket, const Error& reason) {
+  const auto found = pending_.find(ticket);
+  if (found != pending_.end()) engine.cancel(found->second.call, reason);
+}
+
+void Environment::settle(Napi::Env env, uint32_t ticket, const std::shared_ptr<Call>& call) {
+  const auto found = pending_.find(ticket);
+  if (found == pending_.end()) return;
+  const Napi::FunctionReference callback = std::move(found->second.callback);
+  pending_.erase(found);
+  if (pending_.empty()) channel_->keep_alive(env, false);
+  settling_ = call.get();
+  try {
+    callback.Call({call->error ? to_javascript(env, *call->error).Value() : env.Null(),
+                   Napi::Number::New(env, double(call->tokens_after))});
+  } catch (const Napi::Error&) {
+    // The wrapper's callback does not throw; a thread that is being terminated does.
+  }
+  settling_ = nullptr;
+}
+
+// The JavaScript thread ends, perhaps in the middle of work: stop it, tell nobody.
+void Environment::shut_down() {
+  channel_->close();
+  const Error reason(ErrorCode::Closed, "The thread that owned the stream has ended");
+  const auto open = streams;
+  for (StreamHandle* stream : open) stream->close(reason);
+  pending_.clear();
+}
+
+}  // namespace infini

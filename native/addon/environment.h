@@ -1,0 +1,60 @@
+// What the addon keeps for one JavaScript thread (the main thread or a worker): its open streams, its pending
+// calls and the way back from the engine's threads.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "core/engine.h"
+
+namespace infini {
+
+struct StreamHandle;
+
+// Carries finished calls to the JavaScript thread. Shared with the engine's threads, which may outlive it: after
+// close() whatever still arrives is dropped.
+class Channel {
+ public:
+  void open(Napi::Env env);
+  void post(uint32_t ticket, std::shared_ptr<Call> call);
+  void close();
+  void keep_alive(Napi::Env env, bool alive);  // whether the process waits for it
+
+ private:
+  std::mutex mutex_;
+  napi_threadsafe_function function_ = nullptr;
+};
+
+class Environment : public std::enable_shared_from_this<Environment> {
+ public:
+  static void attach(Napi::Env env);
+  static Environment& of(Napi::Env env);
+
+  // Queues the call; callback(error, tokens) is called once, later, on this thread.
+  uint32_t submit(Napi::Env env, Engine& engine, std::shared_ptr<Call> call, Napi::Function callback);
+  void cancel(Engine& engine, uint32_t ticket, const Error& reason);
+  // The call whose callback is running, for it to fetch the result.
+  const Call* settling() const { return settling_; }
+
+  std::unordered_set<StreamHandle*> streams;  // not closed
+
+ private:
+  friend class Channel;
+  struct Pending {
+    std::shared_ptr<Call> call;
+    Napi::FunctionReference callback;
+  };
+  void settle(Napi::Env env, uint32_t ticket, const std::shared_ptr<Call>& call);
+  void shut_down();
+
+  std::shared_ptr<Channel> channel_ = std::make_shared<Channel>();
+  std::unordered_map<uint32_t, Pending> pending_;
+  uint32_t next_ticket_ = 1;
+  const Call* settling_ = nullptr;
+};
+
+}  // namespace infini

@@ -1,0 +1,19 @@
+// What one engine holds and has done. Counters only; read by device.stats().
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace infini {
+
+struct Ledger {
+  // Held now.
+  std::atomic<int64_t> streams{0}, stream_bytes{0}, scratch_bytes{0}, staging_bytes{0}, table_bytes{0};
+  std::atomic<int64_t> pending_calls{0};
+  // Promised to streams but not written yet: free memory that is already spoken for.
+  std::atomic<int64_t> untouched_bytes{0};
+  // Ever done.
+  std::atomic<int64_t> tokens{0}, segments{0}, units{0}, allocated_bytes{0};
+};
+
+}  // namespace infini

@@ -1,0 +1,226 @@
+// stream.attend on the CPU: how one call is cut into stages and units. The results do not depend on the cut.
+//
+// Every piece of a segment goes append -> attend (+ residual, when the segment is full) -> absorb. Key-value heads
+// never meet, so where a head's share is small, one unit takes a head through as many pieces as fit ("span");
+// where it is large, each of the three steps is a stage whose units are tiles of a head.
+#include <algorithm>
+
+#include "call_work.h"
+
+namespace infini::cpu {
+namespace {
+
+constexpr double kUnitFlops = 64e6;   // about 2 ms of AVX2; far below 50 ms on any processor
+constexpr double kSmallFlops = 1e6;   // not worth waking another thread for
+
+class AttendWork final : public CallWork {
+ public:
+  AttendWork(CpuStreamState& state, const Tensors& tensors, const Pieces& pieces, bool absorbed)
+      : CallWork(state, tensors), pieces_(pieces), absorbed_(absorbed) {
+    if (pieces.size() > 1) later_segments_ = SegmentCache(config_, state.ledger, &Ledger::scratch_bytes);
+    if (pieces.completed() > 0) {
+      next_memory_ = MemoryBuffer(config_, state.ledger, &Ledger::scratch_bytes);
+      const size_t columns = size_t(padded(config_.value_dim));
+      residual_ = Buffer(config_.kv_heads * config_.segment_length * columns * sizeof(float), state.ledger,
+                         &Ledger::scratch_bytes);
+    }
+  }
+
+  int next_stage() override {
+    failure_.raise();
+    switch (stage_) {
+      case Stage::Start:
+        stage_ = Stage::Check;
+        return check_units();
+      case Stage::Append:
+        return plan_attend();
+      case Stage::Attend:
+        if (pieces_[piece_].completes) return plan_absorb();
+        [[fallthrough]];
+      case Stage::Absorb:
+      case Stage::Span:
+        piece_ += span_;
+        [[fallthrough]];
+      default:
+        return piece_ < pieces_.size() ? plan_pieces() : 0;
+    }
+  }
+
+  void run(int unit) override {
+    switch (stage_) {
+      case Stage::Check: return check(unit);
+      case Stage::Append: return cache(piece_).append(config_, unit, tensors_, pieces_[piece_]);
+      case Stage::Attend: return run_attend(unit);
+      case Stage::Absorb: return run_absorb(unit);
+      default: return run_span(unit);
+    }
+  }
+
+  void commit() noexcept override {
+    const Piece first = pieces_[0], last = pieces_[pieces_.size() - 1];
+    if (pieces_.completed() > 0) state_.memory.buffer.exchange(next_memory_.buffer);
+    if (pieces_.size() > 1 && !last.completes) {
+      state_.cache.buffer.exchange(later_segments_.buffer);
+      state_.set_touched(pieces_.size() > 2 ? config_.segment_length : last.count);
+    } else {
+      state_.set_touched(std::max(state_.touched(), first.start + first.count));
+    }
+  }
+
+ private:
+  enum class Stage { Start, Check, Span, Append, Attend, Absorb };
+
+  // Flops of one key-value head for one piece.
+  double head_flops(const Piece& piece) const {
+    const double dims = config_.head_dim + config_.value_dim, product = double(config_.head_dim) * config_.value_dim;
+    const double keys = double(piece.start) + double(piece.count) / 2;
+    const double attend = 2.0 * config_.group() * piece.count * (keys * dims + product);
+    return attend + (piece.completes ? 4.0 * config_.segment_length * product : 0.0);
+  }
+
+  int plan_pieces() {
+    const double flops = head_flops(pieces_[piece_]);
+    const double most = config_.kv_heads >= state_.threads ? kUnitFlops : 4 * kSmallFlops;
+    if (flops > most) {
+      stage_ = Stage::Append;
+      span_ = 1;
+      return config_.kv_heads;
+    }
+    // All pieces but the first and the last are whole segments and cost the same.
+    const double whole = head_flops({0, 0, config_.segment_length, true});
+    stage_ = Stage::Span;
+    span_ = std::min<int64_t>(pieces_.size() - piece_, 1 + int64_t(std::max(0.0, most - flops) / whole));
+    const double all = (flops + double(span_ - 1) * whole) * config_.kv_heads;
+    units_ = std::clamp<int>(int(all / kSmallFlops), 1, config_.kv_heads);
+    return units_;
+  }
+
+  int plan_attend() {
+    stage_ = Stage::Attend;
+    const Piece piece = pieces_[piece_];
+    const double row_flops = 2.0 * (double(piece.start + piece.count) * (config_.head_dim + config_.value_dim) +
+                                    double(config_.head_dim) * config_.value_dim);
+    tile_rows_ = std::clamp<int64_t>(int64_t(kUnitFlops / row_flops), 1, kTileRows);
+    tiles_ = (piece.count * config_.group() + tile_rows_ - 1) / tile_rows_;
+    const int64_t blocks = piece.completes ? (config_.segment_length + kBlock - 1) / kBlock : 0;
+    return int((tiles_ + blocks) * config_.kv_heads);
+  }
+
+  int plan_absorb() {
+    stage_ = Stage::Absorb;
+    // N * valueDim beyond 4M would make a unit of 32 rows take more than 10 ms.
+    state_rows_ = int64_t(config_.segment_length) * config_.value_dim > 4'000'000 ? kStateRows / 4 : kStateRows;
+    return (config_.head_dim + state_rows_ - 1) / state_rows_ * config_.kv_heads;
+  }
+
+  // The first piece continues the stream's open segment; the others never touch it, so that a failing call
+  // leaves it whole.
+  SegmentCache& cache(int64_t piece) { return piece == 0 ? state_.cache : later_segments_; }
+
+  // What piece sees of the memory: the stream's before the first border, this call's own after it.
+  bool memory_before(int64_t piece, int head, Memory* memory) const {
+    *memory = (piece == 0 ? state_.memory : next_memory_).head(config_, head);
+    return piece > 0 || absorbed_;
+  }
+
+  float* residual(int head) const {
+    return residual_.as<float>() + int64_t(head) * config_.segment_length * padded(config_.value_dim);
+  }
+
+  void attend_tile(int64_t index, int head, int64_t begin, int64_t end) {
+    const Piece piece = pieces_[index];
+    Memory memory;
+    const bool read = memory_before(index, head, &memory);
+    const bool local_only = !read && config_.empty_read == EmptyRead::Local;
+    const int first = head * config_.group();
+    Rotary rotary;
+    if (state_.rotary) rotary = state_.rotary->view();
+    const int64_t overflow = kernels_.forward(
+        {state_.dims(), query_rows(head, piece.token, begin, end), output_rows(head, piece.token),
+         config_.output_width(), cache(index).head(config_, head), piece.start, config_.scale,
+         state_.rotary ? &rotary : nullptr, read ? &memory : nullptr, state_.gate.data() + first,
+         (local_only ? state_.whole : state_.gate_rest).data() + first},
+        workspace());
+    if (overflow >= 0) failure_.note(piece.token + overflow, Site::Output);
+  }
+
+  void residual_block(int64_t index, int head, int64_t begin) {
+    Memory memory;
+    const bool read = memory_before(index, head, &memory);
+    const int64_t end = std::min<int64_t>(config_.segment_length, begin + kBlock);
+    kernels_.residual({state_.dims(), cache(index).head(config_, head), begin, end,
+                       read && config_.rule == Rule::Delta ? &memory : nullptr, residual(head)},
+                      workspace());
+  }
+
+  bool absorb_rows(int64_t index, int head, int begin, int end) {
+    Memory memory;
+    const bool read = memory_before(index, head, &memory);
+    const bool finite = kernels_.absorb({state_.dims(), cache(index).head(config_, head), residual(head), begin, end,
+                                         read ? &memory : nullptr, next_memory_.matrix(config_, head),
+                                         next_memory_.normalizer(config_, head)},
+                                        workspace());
+    const Piece piece = pieces_[index];
+    if (!finite) failure_.note(piece.token + piece.count - 1, Site::Memory);
+    return finite;
+  }
+
+  void run_attend(int unit) {
+    const int head = unit % config_.kv_heads;
+    const int64_t tile = tiles_ - 1 - unit / config_.kv_heads;  // the last tile sees most keys: longest first
+    if (tile < 0) return residual_block(piece_, head, (-1 - tile) * kBlock);
+    const int64_t rows = pieces_[piece_].count * config_.group();
+    attend_tile(piece_, head, tile * tile_rows_, std::min(rows, (tile + 1) * tile_rows_));
+  }
+
+  void run_absorb(int unit) {
+    const int begin = unit / config_.kv_heads * state_rows_;
+    absorb_rows(piece_, unit % config_.kv_heads, begin, std::min(config_.head_dim, begin + state_rows_));
+  }
+
+  void run_span(int unit) {
+    const int first = int(int64_t(unit) * config_.kv_heads / units_);
+    const int last = int(int64_t(unit + 1) * config_.kv_heads / units_);
+    for (int head = first; head < last; ++head) {
+      for (int64_t index = piece_; index < piece_ + span_; ++index) {
+        if (cancelled || !whole_piece(index, head)) break;
+      }
+    }
+  }
+
+  // False when this head's memory overflowed: nothing after it means anything.
+  bool whole_piece(int64_t index, int head) {
+    const Piece piece = pieces_[index];
+    const int64_t rows = piece.count * config_.group();
+    cache(index).append(config_, head, tensors_, piece);
+    for (int64_t row = 0; row < rows; row += kTileRows) {
+      attend_tile(index, head, row, std::min(rows, row + kTileRows));
+    }
+    if (!piece.completes) return true;
+    for (int64_t token = 0; token < config_.segment_length; token += kBlock) residual_block(index, head, token);
+    bool finite = true;
+    for (int row = 0; row < config_.head_dim; row += kStateRows) {
+      finite &= absorb_rows(index, head, row, std::min(config_.head_dim, row + kStateRows));
+    }
+    return finite;
+  }
+
+  const Pieces pieces_;
+  const bool absorbed_;
+  SegmentCache later_segments_;  // open segment of the pieces after the first
+  MemoryBuffer next_memory_;     // M and z after the last segment absorbed in this call
+  Buffer residual_;
+
+  Stage stage_ = Stage::Start;
+  int64_t piece_ = 0, span_ = 0;
+  int units_ = 0, state_rows_ = kStateRows;
+  int64_t tile_rows_ = kTileRows, tiles_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Work> CpuStreamState::attend(const Tensors& tensors, const Pieces& pieces, bool absorbed) {
+  return std::make_unique<AttendWork>(*this, tensors, pieces, absorbed);
+}
+
+}  // namespace infini::cpu

@@ -1,0 +1,37 @@
+#include "backend.h"
+
+#include <fstream>
+
+#include "kernels.h"
+#include "stream_state.h"
+
+namespace infini::cpu {
+namespace {
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line)) {
+    const size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "CPU";
+}
+
+}  // namespace
+
+DeviceInfo CpuBackend::info() const {
+  static const std::string& name = *new std::string(processor_name());
+  DeviceInfo info;
+  info.id = info.backend = "cpu";
+  info.name = name;
+  info.threads = threads_;
+  info.simd = select_kernels().name;
+  return info;
+}
+
+std::unique_ptr<StreamState> CpuBackend::create(const StreamConfig& config) {
+  return std::make_unique<CpuStreamState>(config, ledger, threads_);
+}
+
+}  // namespace infini::cpu

@@ -1,0 +1,18 @@
+// The CPU as a device.
+#pragma once
+
+#include "../core/backend.h"
+
+namespace infini::cpu {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(Ledger& ledger, int threads) : Backend(ledger), threads_(threads) {}
+  DeviceInfo info() const override;
+  std::unique_ptr<StreamState> create(const StreamConfig& config) override;
+
+ private:
+  int threads_;
+};
+
+}  // namespace infini::cpu

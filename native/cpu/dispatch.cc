@@ -1,0 +1,53 @@
+// Chooses the SIMD level once, when the library is first used.
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels.h"
+
+namespace infini::cpu {
+namespace {
+
+#if defined(INFINI_HAVE_AVX2)
+bool has_avx2() {  // x86-64-v3, which the compiler was told to assume
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+         __builtin_cpu_supports("f16c");
+}
+#endif
+#if defined(INFINI_HAVE_AVX512)
+bool has_avx512() {  // x86-64-v4
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+const Kernels& choose() {
+  const char* wish = std::getenv("INFINI_STREAM_SIMD");
+  auto wanted = [&](const Kernels& kernels) { return !wish || !*wish || std::strcmp(wish, kernels.name) == 0; };
+#if defined(INFINI_HAVE_AVX512)
+  if (has_avx512() && wanted(avx512::kernels)) return avx512::kernels;
+#endif
+#if defined(INFINI_HAVE_AVX2)
+  if (has_avx2() && wanted(avx2::kernels)) return avx2::kernels;
+#endif
+  return baseline::kernels;
+}
+
+}  // namespace
+
+const Kernels& select_kernels() {
+  static const Kernels& chosen = choose();
+  return chosen;
+}
+
+// The most that any of the four kernels takes; each array is rounded up to 64 bytes.
+size_t workspace_bytes(int head_dim, int value_dim) {
+  const size_t key = padded(head_dim), value = padded(value_dim);
+  const size_t rows = kTileRows;
+  const size_t tile = rows * (2 * key * 8 + kBlock * 12 + value * (8 + 8 + 4) + 3 * 8);
+  const size_t blocks = kPanel * key * 12 + kBlock * value * 4 + key * value * 4;
+  const size_t state = kStateRows * (kBlock * 4 + value * 12 + 8);
+  return tile + blocks + state + 4096;
+}
+
+}  // namespace infini::cpu

@@ -1,0 +1,108 @@
+// Elements as they travel (float32, bfloat16, float16) to and from arithmetic types.
+#pragma once
+
+#include "simd.h"
+
+namespace infini::cpu::INFINI_SIMD_LEVEL {
+
+template <class To, class From> inline To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+inline float from_bfloat16(uint16_t bits) { return bits_as<float>(uint32_t(bits) << 16); }
+
+// Multiplying by 2^112 rebiases the exponent and makes subnormals right as well. Finite inputs only.
+inline float from_float16(uint16_t bits) {
+  const float magnitude = bits_as<float>(uint32_t(bits & 0x7fff) << 13) * 0x1p112f;
+  return bits_as<float>(bits_as<uint32_t>(magnitude) | uint32_t(bits & 0x8000) << 16);
+}
+
+inline uint16_t to_bfloat16(float value) {
+  const uint32_t bits = bits_as<uint32_t>(value);
+  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// Round to nearest even; beyond 65504 + half an ulp becomes infinity, which the caller reports.
+inline uint16_t to_float16(float value) {
+  const uint32_t bits = bits_as<uint32_t>(value);
+  const uint16_t sign = uint16_t(bits >> 16 & 0x8000);
+  uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude >= 0x47800000) return sign | 0x7c00;  // 65536 and above
+  if (magnitude < 0x38800000) {                       // below 2^-14: subnormal, rounded by the adder
+    const float rounded = bits_as<float>(magnitude) + 0.5f;
+    return sign | uint16_t(bits_as<uint32_t>(rounded) - 0x3f000000);
+  }
+  magnitude += 0xfff + (magnitude >> 13 & 1);
+  return sign | uint16_t((magnitude - 0x38000000) >> 13);
+}
+
+template <Element> struct Stored;
+template <> struct Stored<Element::F32> {
+  using type = float;
+  static float decode(float value) { return value; }
+};
+template <> struct Stored<Element::BF16> {
+  using type = uint16_t;
+  static float decode(uint16_t value) { return from_bfloat16(value); }
+};
+template <> struct Stored<Element::F16> {
+  using type = uint16_t;
+  static float decode(uint16_t value) { return from_float16(value); }
+};
+
+// Run-time element type to template argument: the only place where that happens.
+template <class Body> inline auto with_element(Element element, Body body) {
+  switch (element) {
+    case Element::BF16: return body(Stored<Element::BF16>{});
+    case Element::F16: return body(Stored<Element::F16>{});
+    default: return body(Stored<Element::F32>{});
+  }
+}
+
+template <class T> inline void decode(Element element, const void* data, int64_t offset, int64_t count, T* to) {
+  with_element(element, [&](auto stored) {
+    const auto* from = static_cast<const typename decltype(stored)::type*>(data) + offset;
+    for (int64_t i = 0; i < count; ++i) to[i] = T(decltype(stored)::decode(from[i]));
+  });
+}
+
+// Writes a row of results; false when one does not fit the type. "+ 0.0" turns -0 into 0: whether a masked key
+// was absent or weighted by zero must not show.
+inline bool encode(Element element, const double* row, int64_t count, void* data, int64_t offset) {
+  bool finite = true;
+  for (int64_t i = 0; i < count; ++i) {
+    const float value = float(row[i] + 0.0);
+    if (element == Element::F32) {
+      static_cast<float*>(data)[offset + i] = value;
+      finite &= __builtin_fabsf(value) <= 3.402823466e38f;
+    } else {
+      const uint16_t bits = element == Element::BF16 ? to_bfloat16(value) : to_float16(value);
+      const uint16_t exponent = element == Element::BF16 ? 0x7f80 : 0x7c00;
+      static_cast<uint16_t*>(data)[offset + i] = bits;
+      finite &= (bits & exponent) != exponent;
+    }
+  }
+  return finite;
+}
+
+inline int64_t find_non_finite(Element element, const void* data, int64_t count) {
+  const uint32_t exponent = element == Element::F32 ? 0x7f800000 : element == Element::BF16 ? 0x7f80 : 0x7c00;
+  auto scan = [&](const auto* from) -> int64_t {
+    for (int64_t begin = 0; begin < count; begin += 4096) {
+      const int64_t end = begin + 4096 < count ? begin + 4096 : count;
+      uint32_t found = 0;  // the whole chunk without a branch, then the place
+      for (int64_t i = begin; i < end; ++i) found |= (from[i] & exponent) == exponent;
+      for (int64_t i = begin; found && i < end; ++i) {
+        if ((from[i] & exponent) == exponent) return i;
+      }
+    }
+    return -1;
+  };
+  if (element == Element::F32) return scan(static_cast<const uint32_t*>(data));
+  return scan(static_cast<const uint16_t*>(data));
+}
+
+}  // namespace infini::cpu::INFINI_SIMD_LEVEL

@@ -1,0 +1,12 @@
+// Compiled once for each SIMD level, into a namespace of that name.
+#include "attention.h"
+#include "state.h"
+
+#define INFINI_TEXT_OF(name) #name
+#define INFINI_TEXT(name) INFINI_TEXT_OF(name)
+
+namespace infini::cpu::INFINI_SIMD_LEVEL {
+
+const Kernels kernels = {INFINI_TEXT(INFINI_SIMD_LEVEL), find_non_finite, forward, retrieve, residual, absorb};
+
+}  // namespace infini::cpu::INFINI_SIMD_LEVEL

@@ -1,0 +1,116 @@
+// The arithmetic of the CPU backend as plain functions on plain arrays: one table of them per SIMD level.
+// Nothing here may include a standard container or algorithm: kernels.cc is compiled for instruction sets that
+// this processor may lack, and the linker must never pick such a copy of a shared inline function.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace infini::cpu {
+
+enum class Element : uint8_t { F32, BF16, F16 };
+
+constexpr int kPanel = 16;      // keys are cached in panels of 16: [headDim][16], so that lanes are keys
+constexpr int kBlock = 64;      // keys per softmax step, and tokens per step of the state products
+constexpr int kTileRows = 64;   // query rows per tile, at most
+constexpr int kStateRows = 32;  // rows of M per unit of the state update, at most
+
+static constexpr int padded(int columns) { return (columns + 15) / 16 * 16; }
+
+// The open segment of one key-value head, as it lies in a stream's cache.
+struct Segment {
+  const void* keys;    // panels of [headDim][kPanel]; the last one is as narrow as length % kPanel demands
+  const void* values;  // [length][valueDim]
+  int64_t length;      // N
+};
+
+// M and z of one key-value head.
+struct Memory {
+  const float* matrix;       // [headDim][valueDim]
+  const double* normalizer;  // [headDim]
+};
+
+// Queries of one key-value head's group: row = token * group + head within the group.
+struct Rows {
+  const void* data;     // element [token][head][dim] at token * token_stride + head * dim
+  int64_t token_stride; // in elements
+  int group;
+  int64_t begin, end;   // rows of this tile
+};
+
+struct Dims {
+  Element element;
+  int head_dim, value_dim;
+};
+
+// Segment-local rotary table: cos and sin of position * frequency, in panels like the keys: [headDim / 2][kPanel].
+struct Rotary {
+  const double* cosines;
+  const double* sines;
+};
+
+struct Forward {
+  Dims dims;
+  Rows queries;
+  void* output;                // [token][head][valueDim], first head of the group
+  int64_t output_stride;       // elements between tokens
+  Segment segment;
+  int64_t start;               // position in the segment of row 0's token
+  double scale;
+  const Rotary* rotary;        // null: no rotary positions
+  const Memory* memory;        // null: nothing is absorbed
+  const double* gate;          // [group] sigmoid(beta)
+  const double* gate_rest;     // [group] 1 - sigmoid(beta); 1 where an empty memory leaves the local part alone
+};
+
+struct Retrieve {
+  Dims dims;
+  Rows queries;
+  void* output;
+  int64_t output_stride;
+  const Memory* memory;        // null: nothing is absorbed, the result is zero
+};
+
+// U = V (linear) or V - retrieval(K) (delta): what the segment adds to the memory under its keys.
+struct Residual {
+  Dims dims;
+  Segment segment;
+  int64_t begin, end;          // tokens, at most kBlock, begin a multiple of kBlock
+  const Memory* memory;        // null: nothing to subtract
+  float* residual;             // [length][padded(valueDim)]
+};
+
+// Rows of M' = M + sigma(K)^T U and z' = z + sum sigma(k).
+struct Absorb {
+  Dims dims;
+  Segment segment;
+  const float* residual;
+  int begin, end;              // rows of M, at most kStateRows
+  const Memory* memory;        // the old state; null: zeros
+  float* matrix;               // the new state; may be the old one's arrays
+  double* normalizer;
+};
+
+struct Kernels {
+  const char* name;
+  // First element that is NaN or infinite, or -1.
+  int64_t (*find_non_finite)(Element element, const void* data, int64_t count);
+  // Each returns the first token (of the rows' call) whose logit or output overflows, or -1.
+  int64_t (*forward)(const Forward& work, void* workspace);
+  int64_t (*retrieve)(const Retrieve& work, void* workspace);
+  void (*residual)(const Residual& work, void* workspace);
+  // False when a new element of M is not finite.
+  bool (*absorb)(const Absorb& work, void* workspace);
+};
+
+// Scratch one call of any kernel needs.
+size_t workspace_bytes(int head_dim, int value_dim);
+
+namespace baseline { extern const Kernels kernels; }
+namespace avx2 { extern const Kernels kernels; }
+namespace avx512 { extern const Kernels kernels; }
+
+// The best table this processor can run, or the one that INFINI_STREAM_SIMD names.
+const Kernels& select_kernels();
+
+}  // namespace infini::cpu

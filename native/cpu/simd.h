@@ -1,0 +1,90 @@
+// Vectors as wide as this SIMD level has them, in the compiler's portable vector extension.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own AVX-512 header trips over it
+#pragma GCC diagnostic ignored "-Wpsabi"                // vectors never cross a call boundary here
+#endif
+
+#include "kernels.h"
+
+#if defined(__AVX512F__)
+#define INFINI_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define INFINI_VECTOR_BYTES 32
+#else
+#define INFINI_VECTOR_BYTES 16
+#endif
+
+namespace infini::cpu::INFINI_SIMD_LEVEL {
+
+typedef float Floats __attribute__((vector_size(INFINI_VECTOR_BYTES)));
+typedef double Doubles __attribute__((vector_size(INFINI_VECTOR_BYTES)));
+typedef int32_t Ints __attribute__((vector_size(INFINI_VECTOR_BYTES)));
+typedef int64_t Longs __attribute__((vector_size(INFINI_VECTOR_BYTES)));
+typedef float HalfFloats __attribute__((vector_size(INFINI_VECTOR_BYTES / 2)));  // as many as there are Doubles
+
+template <class T> struct VectorOf;
+template <> struct VectorOf<float> { using type = Floats; };
+template <> struct VectorOf<double> { using type = Doubles; };
+template <class T> using Vector = typename VectorOf<T>::type;
+template <class T> constexpr int kLanes = INFINI_VECTOR_BYTES / int(sizeof(T));
+
+template <class V, class T> inline V load_as(const T* from) {
+  V value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+template <class V, class T> inline void store(T* to, V value) { __builtin_memcpy(to, &value, sizeof value); }
+template <class T> inline Vector<T> broadcast(T value) { return value - Vector<T>{}; }
+
+// Between float32 and float64 lanes. GCC 12 takes __builtin_convertvector through the stack, hence the intrinsics.
+inline Doubles widen(const float* from) {
+#if defined(__AVX512F__)
+  return (Doubles)_mm512_cvtps_pd(_mm256_loadu_ps(from));
+#elif defined(__AVX2__)
+  return (Doubles)_mm256_cvtps_pd(_mm_loadu_ps(from));
+#elif defined(__x86_64__)
+  return (Doubles)_mm_cvtps_pd(_mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(from))));
+#else
+  return __builtin_convertvector(load_as<HalfFloats>(from), Doubles);
+#endif
+}
+
+inline void store_narrowed(float* to, Doubles value) {
+#if defined(__AVX512F__)
+  _mm256_storeu_ps(to, _mm512_cvtpd_ps((__m512d)value));
+#elif defined(__AVX2__)
+  _mm_storeu_ps(to, _mm256_cvtpd_ps((__m256d)value));
+#elif defined(__x86_64__)
+  _mm_store_sd(reinterpret_cast<double*>(to), _mm_castps_pd(_mm_cvtpd_ps((__m128d)value)));
+#else
+  store(to, __builtin_convertvector(value, HalfFloats));
+#endif
+}
+
+// Loads lanes of T, converting from what lies in memory.
+template <class T> inline Vector<T> load(const T* from) { return load_as<Vector<T>>(from); }
+template <class T> inline Doubles load(const float* from) requires(sizeof(T) == 8) { return widen(from); }
+
+template <class V> inline V maximum(V a, V b) { return a > b ? a : b; }
+template <class V> inline V minimum(V a, V b) { return a < b ? a : b; }
+
+// Horizontal reductions, always pairwise in the same order.
+template <class V, class Combine> inline auto reduce(V value, Combine combine) {
+  constexpr int lanes = int(sizeof(V) / sizeof(value[0]));
+  decltype(value[0] + 0) part[lanes];
+  __builtin_memcpy(part, &value, sizeof value);
+  for (int width = lanes / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) part[lane] = combine(part[lane], part[lane + width]);
+  }
+  return part[0];
+}
+
+}  // namespace infini::cpu::INFINI_SIMD_LEVEL

@@ -1,0 +1,101 @@
+// Absorbing a full segment: M' = M + sigma(K)^T U, z' = z + sum sigma(k), with U = V (linear) or
+// U = V - sigma(K)M / (sigma(K)z) (delta). U is formed from float64 retrievals, so that a correction a thousand
+// times smaller than V survives; the segment's sum is formed in blocks and added to M once.
+#pragma once
+
+#include "retrieval.h"
+
+namespace infini::cpu::INFINI_SIMD_LEVEL {
+
+// Lanes of panel `first / kPanel`, element i: keys first .. first + width - 1.
+inline int panel_width(const Segment& segment, int64_t first) {
+  const int64_t rest = segment.length - first;
+  return rest < kPanel ? int(rest) : kPanel;
+}
+
+inline void residual(const Residual& work, void* block) {
+  const Dims& dims = work.dims;
+  const int tokens = int(work.end - work.begin);
+  const int stride = padded(dims.head_dim), columns = padded(dims.value_dim);
+  Workspace workspace(block);
+  double* features = workspace.take<double>(size_t(kBlock) * stride);
+  double* retrieved = workspace.take<double>(size_t(kBlock) * columns);
+  double* lanes = workspace.take<double>(kPanel);
+  double* value = workspace.take<double>(columns);
+
+  if (work.memory) {
+    for (int64_t first = work.begin; first < work.end; first += kPanel) {
+      const int width = panel_width(work.segment, first);
+      for (int i = 0; i < dims.head_dim; ++i) {
+        decode(dims.element, work.segment.keys, first * dims.head_dim + int64_t(i) * width, width, lanes);
+        for (int key = 0; key < width; ++key) features[(first - work.begin + key) * stride + i] = lanes[key];
+      }
+    }
+    for (int token = 0; token < tokens; ++token) {
+      double* feature = features + int64_t(token) * stride;
+      for (int i = dims.head_dim; i < stride; ++i) feature[i] = 0;
+      apply_sigma(feature, dims.head_dim);
+    }
+    read_memory(dims, *work.memory, tokens, features, stride, retrieved, workspace);
+  }
+  for (int token = 0; token < tokens; ++token) {
+    decode(dims.element, work.segment.values, (work.begin + token) * dims.value_dim, dims.value_dim, value);
+    const double* read = retrieved + int64_t(token) * columns;
+    float* out = work.residual + (work.begin + token) * columns;
+    for (int j = 0; j < columns; ++j) {
+      out[j] = j < dims.value_dim ? float(work.memory ? value[j] - read[j] : value[j]) : 0.0f;
+    }
+  }
+}
+
+inline bool absorb(const Absorb& work, void* block) {
+  const Dims& dims = work.dims;
+  const int rows = work.end - work.begin;
+  const int columns = padded(dims.value_dim);
+  Workspace workspace(block);
+  double* features = workspace.take<double>(kPanel);
+  float* keys = workspace.take<float>(size_t(kStateRows) * kBlock);
+  float* product = workspace.take<float>(size_t(kStateRows) * columns);
+  double* sum = workspace.take<double>(size_t(kStateRows) * columns);
+  double* mass = workspace.take<double>(kStateRows);
+  for (int64_t i = 0; i < int64_t(rows) * columns; ++i) sum[i] = 0;
+  for (int row = 0; row < rows; ++row) mass[row] = 0;
+
+  for (int64_t first = 0; first < work.segment.length; first += kBlock) {
+    const int64_t rest = work.segment.length - first;
+    const int tokens = rest < kBlock ? int(rest) : kBlock;
+    for (int token = 0; token < tokens; token += kPanel) {
+      const int width = panel_width(work.segment, first + token);
+      for (int row = 0; row < rows; ++row) {
+        decode(dims.element, work.segment.keys,
+               (first + token) * dims.head_dim + int64_t(work.begin + row) * width, width, features);
+        for (int key = width; key < kPanel; ++key) features[key] = -100;  // no key: sigma is 0, as sigma(0) is not
+        apply_sigma(features, kPanel);
+        for (int key = 0; key < kPanel; ++key) {
+          keys[row * kBlock + token + key] = float(features[key]);
+          mass[row] += features[key];
+        }
+      }
+    }
+    matmul(rows, columns, tokens, keys, kBlock, work.residual + first * columns, columns, product, columns);
+    for (int64_t i = 0; i < int64_t(rows) * columns; i += kLanes<double>) {
+      store(sum + i, load<double>(sum + i) + load<double>(product + i));
+    }
+  }
+
+  bool finite = true;
+  for (int row = 0; row < rows; ++row) {
+    const int64_t at = int64_t(work.begin + row) * dims.value_dim;
+    for (int j = 0; j < dims.value_dim; ++j) {
+      const double old = work.memory ? double(work.memory->matrix[at + j]) : 0.0;
+      const float updated = float(old + sum[int64_t(row) * columns + j]);
+      finite &= __builtin_fabsf(updated) <= 3.402823466e38f;
+      work.matrix[at + j] = updated;
+    }
+    work.normalizer[work.begin + row] =
+        (work.memory ? work.memory->normalizer[work.begin + row] : 0.0) + mass[row];
+  }
+  return finite;
+}
+
+}  // namespace infini::cpu::INFINI_SIMD_LEVEL

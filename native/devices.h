@@ -1,0 +1,18 @@
+// Which devices this process has, and the one engine of each: the only place that knows every backend.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/engine.h"
+
+namespace infini {
+
+// Never throws for want of a GPU. `threads`: what the CPU engine uses unless told otherwise.
+std::vector<DeviceInfo> list_devices(int threads);
+
+// 'auto', 'cpu', 'cuda' or 'cuda:N'. Throws Error(NoDevice) that says why, Error(OutOfRange) for other names.
+// The engine lives as long as the process: its threads may outlast whoever asked for it.
+Engine& engine_for(const std::string& id, int threads);
+
+}  // namespace infini

@@ -1,0 +1,8 @@
+#!/usr/bin/env node
+// prebuildify can only call node-gyp. This stands in its place: whatever the arguments, it builds with CMake
+// into the folder where prebuildify looks for the result.
+
+const path = require('node:path');
+const { build } = require('./build.cjs');
+
+build({ to: path.resolve('build/Release') });

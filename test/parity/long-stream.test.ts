@@ -1,0 +1,150 @@
+import { type Device, type MemoryStream, openDevice, type StreamConfig } from '../../lib';
+import { ReferenceStream } from '../reference/reference-stream';
+import { errorsByHead, FLOAT32_ERROR } from '../support/accuracy';
+import { Rng } from '../support/rng';
+import { seededTest } from '../support/seeded';
+
+/** A million tokens: the memory stays accurate, and neither work nor memory grows with the tokens. */
+const WARM = 100_000;
+const WINDOW = 450_000;
+const TOKENS = WARM + 2 * WINDOW;
+const LARGEST_CALL = 2000;
+/** M after a million tokens, as a relative norm. */
+const MEMORY_ERROR = 2e-5;
+/** z is a sum of positive terms in float64: only the rounding of sigma itself is left. */
+const NORMALIZER_ERROR = 1e-6;
+const RSS_GROWTH = 16 * 2 ** 20;
+const TAIL = 3;
+
+const HEADS = 2;
+const DIM = 8;
+
+let device: Device;
+beforeAll(() => {
+  device = openDevice('cpu');
+});
+afterAll(() => device.close());
+
+/** The tokens of a long text, a call at a time, in the same few arrays. */
+class Source {
+  readonly q = new Float32Array(LARGEST_CALL * HEADS * DIM);
+  readonly k = new Float32Array(LARGEST_CALL * DIM);
+  readonly v = new Float32Array(LARGEST_CALL * DIM);
+  readonly #rng: Rng;
+  readonly #mean: number;
+
+  constructor(seed: number, mean: number) {
+    this.#rng = new Rng(seed);
+    this.#mean = mean;
+  }
+
+  next(tokens: number) {
+    const rng = this.#rng;
+    const q = this.q.subarray(0, tokens * HEADS * DIM);
+    const k = this.k.subarray(0, tokens * DIM);
+    const v = this.v.subarray(0, tokens * DIM);
+    for (let i = 0; i < q.length; i++) q[i] = rng.uniform(-2, 2);
+    for (let i = 0; i < k.length; i++) k[i] = rng.uniform(-3, 2);
+    for (let i = 0; i < v.length; i++) v[i] = this.#mean + rng.uniform(-2, 2);
+    return { q, k, v };
+  }
+}
+
+/** Both windows are cut alike and begin on a segment border, so their work can be compared call by call. */
+function callSizes(rng: Rng): number[] {
+  const window = rng.pieces(WINDOW, LARGEST_CALL);
+  return [...rng.pieces(WARM, LARGEST_CALL), ...window, ...window];
+}
+
+interface Mark {
+  units: number;
+  allocatedBytes: number;
+  rss: number;
+}
+
+function mark(): Mark {
+  const { units, allocatedBytes } = device.stats();
+  return { units, allocatedBytes, rss: process.memoryUsage.rss() };
+}
+
+function runNative(stream: MemoryStream, source: Source, sizes: number[]) {
+  const out = new Float32Array(LARGEST_CALL * HEADS * DIM);
+  const marks: Mark[] = [];
+  const tail: Float32Array[] = [];
+  let peak = 0;
+  for (const [i, size] of sizes.entries()) {
+    const view = out.subarray(0, size * HEADS * DIM).fill(Number.NaN);
+    stream.attendSync(source.next(size), { out: view });
+    if (i >= sizes.length - TAIL) tail.push(view.slice());
+    if ([WARM, WARM + WINDOW, TOKENS].includes(stream.tokens)) marks.push(mark());
+    if (stream.tokens > WARM) peak = Math.max(peak, process.memoryUsage.rss());
+  }
+  return { marks, tail, peak };
+}
+
+function runReference(config: StreamConfig, source: Source, sizes: number[]) {
+  const reference = new ReferenceStream(config);
+  const tail: Float64Array[] = [];
+  for (const [i, size] of sizes.entries()) {
+    const { q, k, v } = source.next(size);
+    const [q64, k64, v64] = [q, k, v].map((x) => Float64Array.from(x));
+    const { output } = reference.attend({ q: q64, k: k64, v: v64 });
+    if (i >= sizes.length - TAIL) tail.push(output);
+  }
+  return { reference, tail };
+}
+
+describe.each([
+  { rule: 'linear' as const, mean: 0, segmentLength: 16 },
+  { rule: 'linear' as const, mean: 1, segmentLength: 16 },
+  { rule: 'delta' as const, mean: 0, segmentLength: 16 },
+  { rule: 'delta' as const, mean: 1, segmentLength: 40 },
+])('a million tokens by the $rule rule, values around $mean, segments of $segmentLength', (the) => {
+  const { rule, mean, segmentLength } = the;
+  const config: StreamConfig = { heads: HEADS, kvHeads: 1, headDim: DIM, segmentLength, rule, gate: [1, -1] };
+
+  seededTest('are remembered to 2e-5 in flat work and memory', (rng) => {
+    expect(WARM % segmentLength).toBe(0);
+    expect(WINDOW % segmentLength).toBe(0);
+    const seed = rng.bits();
+    const sizes = callSizes(rng);
+    const stream = device.createStream(config);
+    const { byteLength } = stream;
+    const native = runNative(stream, new Source(seed, mean), sizes);
+    const wanted = runReference(config, new Source(seed, mean), sizes);
+
+    expect([stream.tokens, stream.segments]).toEqual([TOKENS, TOKENS / segmentLength]);
+    expect(wanted.reference.segments).toBe(stream.segments);
+    const actual = stream.memory();
+    const exact = wanted.reference.memory();
+    const [matrixError] = errorsByHead(Float64Array.from(actual.matrix), exact.matrix, 1, DIM * DIM);
+    expect(matrixError).toBeLessThanOrEqual(MEMORY_ERROR);
+    const [normalizerError] = errorsByHead(actual.normalizer, exact.normalizer, 1, DIM);
+    expect(normalizerError).toBeLessThanOrEqual(NORMALIZER_ERROR);
+
+    // An output is a mixture of A_dot, as accurate as ever, and A_mem, which errs as M does.
+    expect(native.tail.length).toBe(TAIL);
+    for (const [i, output] of native.tail.entries()) {
+      for (const error of errorsByHead(Float64Array.from(output), wanted.tail[i], HEADS, DIM)) {
+        expect(error).toBeLessThanOrEqual(MEMORY_ERROR + FLOAT32_ERROR);
+      }
+    }
+
+    const [at100K, at550K, at1M] = native.marks;
+    const units = [at550K.units - at100K.units, at1M.units - at550K.units];
+    expect(units[0]).toBeGreaterThan(0);
+    expect(Math.abs(units[1] / units[0] - 1)).toBeLessThan(0.03);
+    const segments = WINDOW / segmentLength;
+    const bytes = [
+      at550K.allocatedBytes - at100K.allocatedBytes,
+      at1M.allocatedBytes - at550K.allocatedBytes,
+    ];
+    expect(Math.abs(bytes[1] - bytes[0]) / segments).toBeLessThanOrEqual(
+      Math.max(1, (0.03 * bytes[0]) / segments),
+    );
+    expect(stream.byteLength).toBe(byteLength);
+    if (!process.env.INFINI_STREAM_SANITIZED)
+      expect(native.peak - at100K.rss).toBeLessThanOrEqual(RSS_GROWTH);
+    stream.close();
+  });
+});

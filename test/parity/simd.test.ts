@@ -1,0 +1,58 @@
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { arch } from 'node:os';
+import path from 'node:path';
+import { type DeviceInfo, listDevices } from '../../lib';
+import { SEED } from '../support/seeded';
+
+/** The level is chosen when the addon is loaded, so every other level gets a jest of its own. */
+const LEVELS = ['baseline', 'avx2', 'avx512'] as const;
+const NEEDED: Record<string, string[]> = {
+  baseline: [],
+  avx2: ['avx2', 'fma', 'bmi1', 'bmi2', 'f16c', 'movbe', 'abm'],
+  avx512: ['avx512f', 'avx512bw', 'avx512cd', 'avx512dq', 'avx512vl', 'avx2', 'fma'],
+};
+const ROOT = path.join(__dirname, '../..');
+const SUITES = ['grid', 'options', 'logits', 'memory-extremes', 'splits'];
+
+const forced = process.env.INFINI_STREAM_SIMD;
+
+function machineHas(level: string): boolean {
+  if (level === 'baseline') return true;
+  if (arch() !== 'x64' || process.platform !== 'linux') return false;
+  const flags = /^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1].split(/\s+/) ?? [];
+  return NEEDED[level].every((flag) => flags.includes(flag));
+}
+
+const simdOf = (info: DeviceInfo) => (info as { simd?: string }).simd;
+
+if (forced) {
+  test(`this process runs the kernels that INFINI_STREAM_SIMD asks for`, () => {
+    expect(simdOf(listDevices()[0])).toBe(forced);
+  });
+} else {
+  const available = LEVELS.filter(machineHas);
+  const best = available[available.length - 1];
+
+  test('the best level that the machine has is the default', () => {
+    expect(simdOf(listDevices()[0])).toBe(best);
+  });
+
+  for (const level of LEVELS.filter((name) => name !== best)) {
+    if (!available.includes(level)) {
+      test.skip(`${level}: this machine lacks it`, () => {});
+      continue;
+    }
+    test(`the parity suite passes with the ${level} kernels`, () => {
+      const jest = path.join(ROOT, 'node_modules/jest/bin/jest.js');
+      const pattern = `parity/(simd|${SUITES.join('|')})\\.test`;
+      const { status, stderr } = spawnSync(process.execPath, [jest, '--testPathPatterns', pattern], {
+        cwd: ROOT,
+        env: { ...process.env, INFINI_STREAM_SIMD: level, SEED: String(SEED) },
+        encoding: 'utf8',
+      });
+      if (status !== 0) throw new Error(stderr);
+      expect(stderr).toContain(`Test Suites: ${SUITES.length + 1} passed, ${SUITES.length + 1} total`);
+    }, 300_000);
+  }
+}

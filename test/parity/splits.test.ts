@@ -1,0 +1,128 @@
+import fc from 'fast-check';
+import { type Device, type MemoryStream, openDevice, type StreamConfig } from '../../lib';
+import { errorsByHead } from '../support/accuracy';
+import { around, cut, dataOf, type MadeInput, makeInput } from '../support/inputs';
+import { Rng } from '../support/rng';
+import { seededTest } from '../support/seeded';
+import { stateOf } from '../support/state';
+import { bytesOf, decode } from '../support/tensors';
+
+/** Results do not depend on how tokens are split among calls: not in a single bit. */
+let device: Device;
+beforeAll(() => {
+  device = openDevice('cpu');
+});
+afterAll(() => device.close());
+
+interface Run {
+  output: Buffer;
+  stream: MemoryStream;
+}
+
+function runSync(config: StreamConfig, input: MadeInput, sizes: number[]): Run {
+  const stream = device.createStream(config);
+  const outputs = cut(input, sizes).map((piece) => bytesOf(stream.attendSync(dataOf(piece))));
+  return { output: Buffer.concat(outputs), stream };
+}
+
+async function runAsync(config: StreamConfig, input: MadeInput, sizes: number[]): Promise<Run> {
+  const stream = device.createStream(config);
+  const outputs = await Promise.all(cut(input, sizes).map((piece) => stream.attend(dataOf(piece))));
+  return { output: Buffer.concat(outputs.map(bytesOf)), stream };
+}
+
+function expectSame(run: Run, whole: Run, what: string): void {
+  if (!run.output.equals(whole.output)) {
+    const { dtype } = run.stream.config;
+    const numbers = ({ output }: Run) => {
+      const { buffer } = Uint8Array.from(output);
+      return decode(dtype, dtype === 'float32' ? new Float32Array(buffer) : new Uint16Array(buffer));
+    };
+    const actual = numbers(run);
+    const error = errorsByHead(actual, numbers(whole), 1, actual.length / run.stream.tokens);
+    throw new Error(`${what} gives other bits than the whole; relative difference ${error}`);
+  }
+  expect(stateOf(run.stream)).toEqual(stateOf(whole.stream));
+}
+
+const configs = fc.record({
+  groups: fc.constantFrom([1, 1], [2, 2], [4, 2], [4, 1], [8, 2]),
+  headDim: fc.constantFrom(1, 2, 8, 16, 17, 40, 64),
+  valueDim: fc.constantFrom(1, 5, 8, 24, 64),
+  segmentLength: fc.constantFrom(1, 3, 16, 31, 64, 70),
+  rule: fc.constantFrom('linear' as const, 'delta' as const),
+  dtype: fc.constantFrom('float32' as const, 'bfloat16' as const, 'float16' as const),
+  rope: fc.boolean(),
+  emptyRead: fc.constantFrom('gated' as const, 'local' as const),
+  tokens: fc.integer({ min: 1, max: 200 }),
+  draw: fc.integer({ min: 0, max: 2 ** 31 }),
+  level: fc.constantFrom(0, 0, -3, -40),
+});
+
+seededTest('whole, token by token and in random pieces, by attendSync and by attend', async (rng) => {
+  let runs = 0;
+  let crossings = 0;
+  const property = fc.asyncProperty(
+    configs,
+    async ({ groups: [heads, kvHeads], draw, level, tokens, ...rest }) => {
+      const random = new Rng(draw);
+      const rope = rest.rope && rest.headDim % 2 === 0 ? { theta: 10_000 } : null;
+      const gate = Array.from({ length: heads }, () => random.normal());
+      const config: StreamConfig = { ...rest, heads, kvHeads, rope, gate };
+      const input = makeInput({ ...rest, heads, kvHeads }, tokens, random, {
+        k: around(level),
+        q: around(level / 2),
+      });
+      const whole = runSync(config, input, [tokens]);
+      const singles = new Array<number>(tokens).fill(1);
+      const pieces = random.pieces(tokens, Math.max(2, Math.floor(tokens / 2)));
+      const others: [string, Run][] = [
+        ['token by token', runSync(config, input, singles)],
+        ['in pieces', runSync(config, input, pieces)],
+        ['token by token, asynchronously', await runAsync(config, input, singles)],
+        ['in pieces, asynchronously', await runAsync(config, input, pieces)],
+      ];
+      for (const [what, run] of others) expectSame(run, whole, what);
+      runs += others.length;
+      crossings += whole.stream.segments;
+      for (const { stream } of [whole, ...others.map(([, run]) => run)]) stream.close();
+    },
+  );
+  await fc.assert(property, { numRuns: 120, seed: rng.bits() | 0 });
+  expect(runs).toBeGreaterThanOrEqual(480);
+  expect(crossings).toBeGreaterThan(100);
+});
+
+seededTest('long segments of wide heads, whole and in pieces that fit no tile', async (rng) => {
+  for (const dtype of ['float32', 'bfloat16'] as const) {
+    const shape = { heads: 2, kvHeads: 1, headDim: 128, valueDim: 100, dtype };
+    const config: StreamConfig = { ...shape, segmentLength: 513, rope: { theta: 500_000 } };
+    const input = makeInput(shape, 1300, rng);
+    const whole = runSync(config, input, [1300]);
+    const pieces = [1, 63, 65, 1, 300, 83, 1, 500, 285, 1];
+    for (const sizes of [pieces, rng.pieces(1300, 200)]) {
+      const run = runSync(config, input, sizes);
+      expectSame(run, whole, `in pieces of ${sizes}`);
+      run.stream.close();
+    }
+    expect(whole.stream.segments).toBe(2);
+    whole.stream.close();
+  }
+});
+
+seededTest('retrieval of many queries is retrieval of each', async (rng) => {
+  const shape = { heads: 4, kvHeads: 2, headDim: 24, valueDim: 17, dtype: 'float32' as const };
+  const stream = device.createStream({ ...shape, segmentLength: 8 });
+  stream.attendSync(dataOf(makeInput(shape, 40, rng)));
+  const queries = makeInput(shape, 150, rng);
+  const whole = bytesOf(stream.retrieveSync({ q: queries.q.data }));
+  const each = cut(queries, new Array(150).fill(1)).map(({ q }) =>
+    bytesOf(stream.retrieveSync({ q: q.data })),
+  );
+  const pieces = cut(queries, rng.pieces(150, 60)).map(({ q }) => stream.retrieve({ q: q.data }));
+  expect(Buffer.concat(each).equals(whole)).toBe(true);
+  expect(Buffer.concat((await Promise.all(pieces)).map(bytesOf)).equals(whole)).toBe(true);
+  expect(whole.length).toBe(150 * 4 * 17 * 4);
+  expect(whole.some((byte) => byte !== 0)).toBe(true);
+  stream.close();
+});
