@@ -34,6 +34,8 @@ export interface DeviceStats {
   scratchBytes: number;
   stagingBytes: number;
   tableBytes: number;
+  /** Bytes of scratch and staging kept for the next call of the same shape; at most 64 MiB. */
+  idleBytes: number;
   /** Asynchronous calls that have not settled. */
   pendingCalls: number;
   /** Tokens and segments ever committed. */

@@ -258,7 +258,11 @@ export class MemoryStream {
   #checkCall(input: unknown, inputKeys: Set<string>, options: unknown, optionKeys: Set<string>): Call {
     this.#checkOpen();
     const tensors = readRecord(input, 'input', inputKeys);
-    const { out, signal: givenSignal } = readRecord(options ?? {}, 'options', optionKeys);
+    const { out, signal: givenSignal } = readRecord(
+      options === undefined ? {} : options,
+      'options',
+      optionKeys,
+    );
     const named = [...inputKeys].map((name): [string, unknown] => [`input.${name}`, tensors[name]]);
     if (out !== undefined) named.push(['options.out', out]);
     const signal = checkSignal(givenSignal);

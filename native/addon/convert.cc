@@ -120,6 +120,7 @@ Napi::Object to_javascript(Napi::Env env, const Ledger& ledger) {
   set("scratchBytes", ledger.scratch_bytes);
   set("stagingBytes", ledger.staging_bytes);
   set("tableBytes", ledger.table_bytes);
+  set("idleBytes", ledger.idle_bytes);
   set("pendingCalls", ledger.pending_calls);
   set("tokens", ledger.tokens);
   set("segments", ledger.segments);

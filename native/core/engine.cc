@@ -147,6 +147,7 @@ void Engine::finish(const std::shared_ptr<Call>& call, Lock& lock) {
     call->tokens_after = call->stream->tokens();
   }
   call->work.reset();
+  deliver(call);  // before the next call can start, so that calls on one stream settle in order
   lock.lock();
   active_.erase(std::find(active_.begin(), active_.end(), call));
   auto& calls = call->stream->calls_;
@@ -155,9 +156,6 @@ void Engine::finish(const std::shared_ptr<Call>& call, Lock& lock) {
     active_.push_back(calls.front());
     changed_.notify_one();
   }
-  lock.unlock();
-  deliver(call);
-  lock.lock();
 }
 
 void Engine::deliver(const std::shared_ptr<Call>& call) {

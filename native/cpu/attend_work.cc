@@ -21,7 +21,7 @@ class AttendWork final : public CallWork {
     if (pieces.completed() > 0) {
       next_memory_ = MemoryBuffer(config_, state.ledger, &Ledger::scratch_bytes);
       const size_t columns = size_t(padded(config_.value_dim));
-      residual_ = Buffer(config_.kv_heads * config_.segment_length * columns * sizeof(float), state.ledger,
+      residual_ = Buffer(config_.kv_heads * config_.segment_length * columns * sizeof(double), state.ledger,
                          &Ledger::scratch_bytes);
     }
   }
@@ -123,8 +123,8 @@ class AttendWork final : public CallWork {
     return piece > 0 || absorbed_;
   }
 
-  float* residual(int head) const {
-    return residual_.as<float>() + int64_t(head) * config_.segment_length * padded(config_.value_dim);
+  double* residual(int head) const {
+    return residual_.as<double>() + int64_t(head) * config_.segment_length * padded(config_.value_dim);
   }
 
   void attend_tile(int64_t index, int head, int64_t begin, int64_t end) {

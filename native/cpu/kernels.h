@@ -77,14 +77,14 @@ struct Residual {
   Segment segment;
   int64_t begin, end;          // tokens, at most kBlock, begin a multiple of kBlock
   const Memory* memory;        // null: nothing to subtract
-  float* residual;             // [length][padded(valueDim)]
+  double* residual;            // [length][padded(valueDim)]
 };
 
 // Rows of M' = M + sigma(K)^T U and z' = z + sum sigma(k).
 struct Absorb {
   Dims dims;
   Segment segment;
-  const float* residual;
+  const double* residual;
   int begin, end;              // rows of M, at most kStateRows
   const Memory* memory;        // the old state; null: zeros
   float* matrix;               // the new state; may be the old one's arrays

@@ -1,6 +1,6 @@
 // Absorbing a full segment: M' = M + sigma(K)^T U, z' = z + sum sigma(k), with U = V (linear) or
-// U = V - sigma(K)M / (sigma(K)z) (delta). U is formed from float64 retrievals, so that a correction a thousand
-// times smaller than V survives; the segment's sum is formed in blocks and added to M once.
+// U = V - sigma(K)M / (sigma(K)z) (delta). All in float64 until M' itself is rounded, once per segment: a correction
+// a thousand times smaller than V survives, and so does a sum that nearly cancels.
 #pragma once
 
 #include "retrieval.h"
@@ -41,9 +41,9 @@ inline void residual(const Residual& work, void* block) {
   for (int token = 0; token < tokens; ++token) {
     decode(dims.element, work.segment.values, (work.begin + token) * dims.value_dim, dims.value_dim, value);
     const double* read = retrieved + int64_t(token) * columns;
-    float* out = work.residual + (work.begin + token) * columns;
+    double* out = work.residual + (work.begin + token) * columns;
     for (int j = 0; j < columns; ++j) {
-      out[j] = j < dims.value_dim ? float(work.memory ? value[j] - read[j] : value[j]) : 0.0f;
+      out[j] = j >= dims.value_dim ? 0.0 : work.memory ? value[j] - read[j] : value[j];
     }
   }
 }
@@ -53,9 +53,8 @@ inline bool absorb(const Absorb& work, void* block) {
   const int rows = work.end - work.begin;
   const int columns = padded(dims.value_dim);
   Workspace workspace(block);
-  double* features = workspace.take<double>(kPanel);
-  float* keys = workspace.take<float>(size_t(kStateRows) * kBlock);
-  float* product = workspace.take<float>(size_t(kStateRows) * columns);
+  double* keys = workspace.take<double>(size_t(kStateRows) * kBlock);  // sigma(K) of this block, transposed
+  double* product = workspace.take<double>(size_t(kStateRows) * columns);
   double* sum = workspace.take<double>(size_t(kStateRows) * columns);
   double* mass = workspace.take<double>(kStateRows);
   for (int64_t i = 0; i < int64_t(rows) * columns; ++i) sum[i] = 0;
@@ -67,14 +66,12 @@ inline bool absorb(const Absorb& work, void* block) {
     for (int token = 0; token < tokens; token += kPanel) {
       const int width = panel_width(work.segment, first + token);
       for (int row = 0; row < rows; ++row) {
+        double* lane = keys + row * kBlock + token;
         decode(dims.element, work.segment.keys,
-               (first + token) * dims.head_dim + int64_t(work.begin + row) * width, width, features);
-        for (int key = width; key < kPanel; ++key) features[key] = -100;  // no key: sigma is 0, as sigma(0) is not
-        apply_sigma(features, kPanel);
-        for (int key = 0; key < kPanel; ++key) {
-          keys[row * kBlock + token + key] = float(features[key]);
-          mass[row] += features[key];
-        }
+               (first + token) * dims.head_dim + int64_t(work.begin + row) * width, width, lane);
+        for (int key = width; key < kPanel; ++key) lane[key] = -100;  // no key: sigma is 0, as sigma(0) is not
+        apply_sigma(lane, kPanel);
+        for (int key = 0; key < kPanel; ++key) mass[row] += lane[key];
       }
     }
     matmul(rows, columns, tokens, keys, kBlock, work.residual + first * columns, columns, product, columns);

@@ -1,5 +1,5 @@
 import { type Device, type DType, openDevice, type StreamConfig } from '../../lib';
-import { makeInput } from '../support/inputs';
+import { around, makeInput } from '../support/inputs';
 import { Pair } from '../support/pair';
 import type { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
@@ -25,8 +25,8 @@ const HEADS = [
   { heads: 4, kvHeads: 1 },
   { heads: 8, kvHeads: 1 },
 ];
-/** The reference multiplies and adds this often in a case, at most; larger cases get fewer heads. */
-const BUDGET = 3e8;
+/** Multiplications that a case may cost the reference; larger ones get fewer heads and fewer tokens. */
+const BUDGET = 1e8;
 
 let device: Device;
 beforeAll(() => {
@@ -34,21 +34,19 @@ beforeAll(() => {
 });
 afterAll(() => device.close());
 
-/** Calls of 1, N-1, N, N+1 tokens, then two segments and a remainder. */
-function callSizes(segmentLength: number, rng: Rng): number[] {
-  const sizes = [
-    1,
-    segmentLength - 1,
-    segmentLength,
-    segmentLength + 1,
-    2 * segmentLength + rng.int(1, segmentLength),
-  ];
-  return sizes.filter((size) => size > 0);
+/** Calls of 1, N-1, N, N+1 tokens, then up to three segments that end inside one. */
+function callSizes(segmentLength: number, segments: number, rng: Rng): number[] {
+  const last = (segments - 1) * segmentLength + rng.int(1, segmentLength);
+  return [1, segmentLength - 1, segmentLength, segmentLength + 1, last].filter((size) => size > 0);
 }
 
+const workOf = (shape: (typeof SHAPES)[number], segmentLength: number, heads: number) =>
+  heads * 5 * segmentLength * (0.5 * segmentLength + shape.headDim) * (shape.headDim + shape.valueDim);
+
 function randomConfig(shape: (typeof SHAPES)[number], segmentLength: number, rng: Rng): StreamConfig {
-  const work = 5.5 * segmentLength * (0.5 * segmentLength + shape.headDim) * (shape.headDim + shape.valueDim);
-  const affordable = HEADS.filter(({ heads }) => heads === 1 || heads * work <= BUDGET);
+  const affordable = HEADS.filter(
+    ({ heads }) => heads === 1 || workOf(shape, segmentLength, heads) <= BUDGET,
+  );
   const heads = rng.pick(affordable);
   return {
     ...shape,
@@ -72,14 +70,17 @@ describe.each(SHAPES)('headDim $headDim and valueDim $valueDim', (shape) => {
         const probe = makeInput(pair.stream.config, 3, rng).q;
         const empty = await pair.retrieve(probe, 'sync');
         expect(empty.every((x: number) => x === 0)).toBe(true);
-        const sizes = callSizes(segmentLength, rng);
+        // In a memory of a few numbers, values around 0 may cancel to something far smaller than themselves.
+        const mean = shape.headDim * shape.valueDim < 20 ? 2 : 0;
+        const sizes = callSizes(segmentLength, workOf(shape, segmentLength, 1) > BUDGET ? 1 : 3, rng);
         for (const size of sizes) {
-          await pair.attend(makeInput(pair.stream.config, size, rng), rng.pick(['sync', 'async'] as const));
+          const input = makeInput(pair.stream.config, size, rng, { v: around(mean) });
+          await pair.attend(input, rng.pick(['sync', 'async'] as const));
         }
         await pair.retrieve(makeInput(pair.stream.config, 5, rng).q, rng.pick(['sync', 'async'] as const));
         pair.expectMemory();
         expect(pair.compared).toBe(sizes.length + 3);
-        expect(pair.stream.segments).toBeGreaterThanOrEqual(4);
+        expect(pair.stream.segments).toBeGreaterThanOrEqual(3);
       } catch (error) {
         throw new Error(`${JSON.stringify(config)}: ${(error as Error).message}`, { cause: error });
       } finally {

@@ -134,17 +134,16 @@ describe.each([
     const units = [at550K.units - at100K.units, at1M.units - at550K.units];
     expect(units[0]).toBeGreaterThan(0);
     expect(Math.abs(units[1] / units[0] - 1)).toBeLessThan(0.03);
-    const segments = WINDOW / segmentLength;
+    // Blocks may be kept for reuse, so the second window may allocate less than the first, but not more.
     const bytes = [
       at550K.allocatedBytes - at100K.allocatedBytes,
       at1M.allocatedBytes - at550K.allocatedBytes,
     ];
-    expect(Math.abs(bytes[1] - bytes[0]) / segments).toBeLessThanOrEqual(
-      Math.max(1, (0.03 * bytes[0]) / segments),
-    );
+    expect(bytes[1]).toBeLessThanOrEqual(1.03 * bytes[0] + WINDOW / segmentLength);
     expect(stream.byteLength).toBe(byteLength);
-    if (!process.env.INFINI_STREAM_SANITIZED)
+    if (!process.env.INFINI_STREAM_SANITIZED) {
       expect(native.peak - at100K.rss).toBeLessThanOrEqual(RSS_GROWTH);
+    }
     stream.close();
   });
 });

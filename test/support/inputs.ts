@@ -33,11 +33,13 @@ export interface Draws {
 
 export function makeInput(shape: Shape, tokens: number, rng: Rng, draws: Draws = {}): MadeInput {
   const { heads, kvHeads, headDim, valueDim, dtype } = shape;
-  const make = (width: number, dim: number, draw: Draw = normal) =>
-    makeTensor(
-      dtype,
-      Float64Array.from({ length: tokens * width }, (_, i) => draw(rng, i % dim, Math.floor(i / width))),
-    );
+  const make = (width: number, dim: number, draw: Draw = normal) => {
+    const numbers = new Float64Array(tokens * width);
+    for (let t = 0, at = 0; t < tokens; t++) {
+      for (let i = 0; i < width; i++) numbers[at++] = draw(rng, i % dim, t);
+    }
+    return makeTensor(dtype, numbers);
+  };
   return {
     tokens,
     q: make(heads * headDim, headDim, draws.q),

@@ -18,13 +18,17 @@ export function makeTensor(dtype: DType, numbers: ArrayLike<number>): MadeTensor
 export function encode(dtype: DType, numbers: ArrayLike<number>): Tensor {
   if (dtype === 'float32') return Float32Array.from(numbers);
   const format = formatOf(dtype);
-  return Uint16Array.from(numbers, (x) => encodeHalf(x, format));
+  const data = new Uint16Array(numbers.length);
+  for (let i = 0; i < data.length; i++) data[i] = encodeHalf(numbers[i], format);
+  return data;
 }
 
 export function decode(dtype: DType, data: Tensor): Float64Array {
   if (dtype === 'float32') return Float64Array.from(data);
   const table = decodeTable(formatOf(dtype));
-  return Float64Array.from(data as Uint16Array, (bits) => table[bits]);
+  const numbers = new Float64Array(data.length);
+  for (let i = 0; i < data.length; i++) numbers[i] = table[data[i]];
+  return numbers;
 }
 
 /** The numbers as the type would hold them. */
