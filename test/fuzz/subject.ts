@@ -1,0 +1,94 @@
+import type { Device, MemoryStream, StreamConfig, Tensor } from '../../lib';
+import { type StreamState, stateOf } from '../support/state';
+import { bytesOf } from '../support/tensors';
+
+export interface Inputs {
+  q: Tensor;
+  k?: Tensor;
+  v?: Tensor;
+}
+
+export class Violation extends Error {}
+
+/**
+ * A stream under attack and its twin, to which only the calls that succeeded are made, with plain arrays and
+ * attendSync: whatever else happened to the stream must not show in its results or its state.
+ */
+export class Subject {
+  pending = 0;
+  closed = false;
+  /** A call of unknown content may have changed the stream: the twin is worth nothing until it is a fork again. */
+  #adrift = false;
+  #twin: MemoryStream;
+
+  constructor(
+    readonly stream: MemoryStream,
+    twin: MemoryStream,
+  ) {
+    this.#twin = twin;
+  }
+
+  static make(device: Device, safe: Device, config: StreamConfig): Subject {
+    return new Subject(device.createStream(config), safe.createStream(config));
+  }
+
+  lose(): void {
+    this.#adrift = true;
+  }
+
+  /** Repeats a call that succeeded. */
+  agree(inputs: Inputs, result: Tensor): void {
+    if (this.#adrift) return;
+    if (!bytesOf(this.#repeat(inputs)).equals(bytesOf(result))) throw new Violation('a result differs from its twin');
+  }
+
+  /** Repeats a call that was refused for its numbers. */
+  agreeOnRefusal(inputs: Inputs, error: { code?: string; tensor?: string; token?: number }): void {
+    if (this.#adrift) return;
+    try {
+      this.#repeat(inputs);
+    } catch (twin) {
+      const same = (['code', 'tensor', 'token'] as const).every((key) => (twin as typeof error)[key] === error[key]);
+      if (!same) throw new Violation('a refusal differs from its twin', { cause: twin });
+      return;
+    }
+    throw new Violation('a call was refused that its twin accepts');
+  }
+
+  #repeat({ q, k, v }: Inputs): Tensor {
+    return k && v ? this.#twin.attendSync({ q, k, v }) : this.#twin.retrieveSync({ q });
+  }
+
+  reset(): void {
+    this.stream.reset();
+    this.#twin.reset();
+  }
+
+  fork(): Subject {
+    const copy = new Subject(this.stream.fork(), this.#twin.fork());
+    copy.#adrift = this.#adrift;
+    return copy;
+  }
+
+  /** Compares everything that can be seen, where nothing is pending. */
+  compare(): void {
+    if (this.closed || this.pending > 0) return;
+    if (this.#adrift) {
+      this.#twin.close();
+      this.#twin = this.stream.fork();
+      this.#adrift = false;
+    }
+    expectSame(stateOf(this.stream), stateOf(this.#twin), 'a stream differs from its twin');
+  }
+
+  close(): void {
+    this.stream.close();
+    this.#twin.close();
+  }
+}
+
+export function expectSame(actual: StreamState, wanted: StreamState, what: string): void {
+  const keys = Object.keys(wanted) as (keyof StreamState)[];
+  const different = keys.filter((key) => JSON.stringify(actual[key]) !== JSON.stringify(wanted[key]));
+  if (different.length > 0) throw new Violation(`${what} in ${different}`);
+}

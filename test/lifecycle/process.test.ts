@@ -1,0 +1,145 @@
+import { spawn } from 'node:child_process';
+import path from 'node:path';
+
+const root = path.join(__dirname, '..', '..');
+
+interface Ending {
+  code: number | null;
+  signal: string | null;
+  output: string;
+  milliseconds: number;
+}
+
+/** Runs a program in a Node process of its own; `large()` there is a stream with a call of some seconds pending. */
+function run(program: string, args: string[] = []): Promise<Ending> {
+  const prelude = `
+    const { openDevice } = require(${JSON.stringify(root)});
+    const { Worker, isMainThread, parentPort } = require('node:worker_threads');
+    const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+    function large() {
+      const stream = openDevice('cpu').createStream({ heads: 8, headDim: 128, segmentLength: 2048 });
+      const tensor = new Float32Array(8 * 128 * 12288).fill(0.1);
+      return { stream, pending: stream.attend({ q: tensor, k: tensor, v: tensor }) };
+    }
+    function small(tokens = 3) {
+      const stream = openDevice('cpu').createStream({ heads: 2, headDim: 16, segmentLength: 8 });
+      const tensor = Float32Array.from({ length: 32 * tokens }, (_, i) => Math.sin(i));
+      return { stream, tensor, input: { q: tensor, k: tensor, v: tensor } };
+    }
+    const worker = (body) => new Worker('const source = ' + JSON.stringify(prelude) + ';' + prelude + body, { eval: true });
+  `;
+  const source = `const prelude = ${JSON.stringify(prelude)};\n${prelude}\n${program}`;
+  const start = Date.now();
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [...args, '-e', source], {
+      timeout: 60_000,
+      killSignal: 'SIGKILL',
+    });
+    let output = '';
+    child.stdout.on('data', (data) => (output += data));
+    child.stderr.on('data', (data) => (output += data));
+    child.on('error', reject);
+    child.on('close', (code, signal) => resolve({ code, signal, output, milliseconds: Date.now() - start }));
+  });
+}
+
+const clean = { code: 0, signal: null };
+
+test('pending work keeps the process alive until it has settled', async () => {
+  const ending = await run(`large().pending.then(() => console.log('settled'));`);
+  expect(ending).toMatchObject({ ...clean, output: 'settled\n' });
+});
+
+test('idle devices and streams do not keep it alive', async () => {
+  const ending = await run(`
+    const { stream, input } = small();
+    stream.attend(input).then(() => console.log('idle'));
+  `);
+  expect(ending).toMatchObject({ ...clean, output: 'idle\n' });
+});
+
+test('process.exit in mid-work ends at once and cleanly', async () => {
+  const ending = await run(`large(); setTimeout(() => { console.log('exit'); process.exit(0); }, 50);`);
+  expect(ending).toMatchObject({ ...clean, output: 'exit\n' });
+  expect(ending.milliseconds).toBeLessThan(3000);
+});
+
+test('an uncaught error in mid-work ends with its code and no signal', async () => {
+  const ending = await run(`large(); setTimeout(() => { throw new Error('mine'); }, 50);`);
+  expect(ending).toMatchObject({ code: 1, signal: null });
+  expect(ending.output).toContain('mine');
+});
+
+test('worker.terminate in mid-work settles within 250 ms, again and again, and the process goes on', async () => {
+  const ending = await run(`(async () => {
+    let slowest = 0;
+    for (let round = 0; round < 6; round++) {
+      const one = worker('large(); for (let i = 0; i < 50; i++) { const s = small(); s.stream.attend(s.input); } parentPort.postMessage(1);');
+      await new Promise((resolve) => one.once('message', resolve));
+      await sleep(round * 7);
+      const start = performance.now();
+      await one.terminate();
+      slowest = Math.max(slowest, performance.now() - start);
+    }
+    const { stream, input } = small();
+    const output = await stream.attend(input);
+    console.log(output.every(Number.isFinite), stream.tokens, slowest < 250 ? 'prompt' : slowest);
+  })();`);
+  expect(ending).toMatchObject({ ...clean, output: 'true 3 prompt\n' });
+});
+
+test('process.exit in a worker in mid-work ends that worker alone', async () => {
+  const ending = await run(`
+    const one = worker('large(); setTimeout(() => process.exit(3), 30);');
+    one.once('exit', async (code) => {
+      const { stream, input } = small();
+      await stream.attend(input);
+      console.log(code, stream.tokens);
+    });
+  `);
+  expect(ending).toMatchObject({ ...clean, output: '3 3\n' });
+});
+
+test('an addon used by workers only outlives each of them', async () => {
+  const ending = await run(`(async () => {
+    const { Worker } = require('node:worker_threads');
+    const body = prelude + 'const s = small(); s.stream.attend(s.input).then(() => parentPort.postMessage(s.stream.tokens)); large();';
+    for (let round = 0; round < 4; round++) {
+      const one = new Worker(body.replace(/const \\{ openDevice \\}/, 'const { openDevice }'), { eval: true });
+      await new Promise((resolve) => one.once('message', resolve));
+      await one.terminate();
+    }
+    await sleep(300);
+    console.log('survived');
+  })();`);
+  expect(ending).toMatchObject({ ...clean, output: 'survived\n' });
+});
+
+test('several workers at once get the results of one alone', async () => {
+  const ending = await run(`(async () => {
+    const body = 'const s = small(300); (async () => { for (let i = 0; i < 20; i++) await s.stream.attend(s.input); parentPort.postMessage(Buffer.from(s.stream.memory().matrix.buffer).toString("hex")); })();';
+    const workers = Array.from({ length: 4 }, () => worker(body));
+    const found = await Promise.all(workers.map((one) => new Promise((resolve, reject) => { one.once('message', resolve); one.once('error', reject); })));
+    const { stream, input } = small(300);
+    for (let i = 0; i < 20; i++) stream.attendSync(input);
+    const alone = Buffer.from(stream.memory().matrix.buffer).toString('hex');
+    console.log(found.length, found.every((hex) => hex === alone));
+  })();`);
+  expect(ending).toMatchObject({ ...clean, output: '4 true\n' });
+});
+
+test('streams that are dropped without close are collected', async () => {
+  const ending = await run(
+    `(async () => {
+      const device = openDevice('cpu');
+      for (let i = 0; i < 300; i++) {
+        device.createStream({ heads: 2, headDim: 64, segmentLength: 512 });
+        if (i % 20 === 0) { global.gc(); await sleep(1); }
+      }
+      for (let i = 0; i < 5; i++) { global.gc(); await sleep(5); }
+      console.log(device.stats().streams <= 2);
+    })();`,
+    ['--expose-gc'],
+  );
+  expect(ending).toMatchObject({ ...clean, output: 'true\n' });
+});
