@@ -1,60 +1,6 @@
 import { describe, expected, fail } from './errors';
 import type { NativeConfig } from './native';
-import type { DType } from './tensor';
-
-/** How a full segment changes the memory: eq. (8) or eq. (9) of the paper. */
-export type Rule = 'linear' | 'delta';
-
-/** What the output is while no segment is absorbed yet. */
-export type EmptyRead = 'gated' | 'local';
-
-/** What a stream is asked to be. */
-export interface StreamConfig {
-  /** Query heads, 1 to 1024. */
-  heads: number;
-  /** Key-value heads; must divide `heads`. Query head h reads key-value head floor(h / (heads / kvHeads)). Default: `heads`. */
-  kvHeads?: number;
-  /** d_k, elements of a query or key, 1 to 256. */
-  headDim: number;
-  /** d_v, elements of a value, 1 to 256. Default: `headDim`. */
-  valueDim?: number;
-  /** N, tokens per segment, 1 to 65536. Default: 2048. */
-  segmentLength?: number;
-  /** Default: 'delta'. */
-  rule?: Rule;
-  /** beta of eq. (10), one number or one per query head; the output uses sigmoid(beta). Finite. Default: 0. */
-  gate?: number | ArrayLike<number>;
-  /** Of the local softmax; finite, above 0. Default: 1 / sqrt(headDim). */
-  scale?: number;
-  /**
-   * Rotary positions in local attention only (pairs (i, i + headDim / 2) as in Llama; `headDim` must be even).
-   * Positions restart at 0 in each segment; the memory sees q and k unrotated. Default: none.
-   */
-  rope?: { theta: number } | null;
-  /**
-   * While no segment is absorbed: 'gated' is the paper's formula with A_mem = 0, that is (1 - g) A_dot; 'local' is
-   * A_dot. Weights trained one way do not fit the other. Default: 'gated'.
-   */
-  emptyRead?: EmptyRead;
-  /** Of q, k, v and the output. 16-bit types travel as Uint16Array bit patterns. Default: 'float32'. */
-  dtype?: DType;
-}
-
-/** A configuration with every default filled in; deeply frozen. */
-export interface ResolvedConfig {
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly headDim: number;
-  readonly valueDim: number;
-  readonly segmentLength: number;
-  readonly rule: Rule;
-  /** One beta per query head. */
-  readonly gate: readonly number[];
-  readonly scale: number;
-  readonly rope: { readonly theta: number } | null;
-  readonly emptyRead: EmptyRead;
-  readonly dtype: DType;
-}
+import type { ResolvedConfig } from './types';
 
 const configKeys = new Set([
   'heads',

@@ -1,56 +1,9 @@
 import os from 'node:os';
-import { readConfig, readRecord, type StreamConfig } from './config';
+import { readConfig, readRecord } from './config';
 import { expected, fail } from './errors';
 import { type NativeDevice, native } from './native';
 import { adoptStream, type MemoryStream } from './stream';
-
-/** A place where streams can live. */
-export interface DeviceInfo {
-  /** What `openDevice` takes. */
-  id: string;
-  backend: 'cpu' | 'cuda';
-  /** The processor's own name. */
-  name: string;
-  /** cpu: threads that may work at once. */
-  threads?: number;
-  /** cpu: the instruction set in use. */
-  simd?: 'avx512' | 'avx2' | 'baseline';
-  /** cuda: as in '9.0'. */
-  computeCapability?: string;
-  /** cuda: bytes of device memory. */
-  totalBytes?: number;
-  /** cuda: bytes of device memory now free. */
-  freeBytes?: number;
-  /** cuda: version of the driver. */
-  driver?: string;
-}
-
-/** What the engine behind a device holds and has done: one engine per process and device, whoever opened it. */
-export interface DeviceStats {
-  /** Open streams, and bytes of their state. */
-  streams: number;
-  streamBytes: number;
-  /** Bytes now held beside the streams: by kernels at work, by the tensors of pending calls, by rotary tables. */
-  scratchBytes: number;
-  stagingBytes: number;
-  tableBytes: number;
-  /** Bytes of scratch and staging kept for the next call of the same shape; at most 64 MiB. */
-  idleBytes: number;
-  /** Asynchronous calls that have not settled. */
-  pendingCalls: number;
-  /** Tokens and segments ever committed. */
-  tokens: number;
-  segments: number;
-  /** Units of work ever run. */
-  units: number;
-  /** Bytes ever allocated for scratch, staging and tables. */
-  allocatedBytes: number;
-}
-
-export interface DeviceOptions {
-  /** How many threads this handle's streams may use at once, 1 to 1024. Default: the cores this process may use. */
-  threads?: number;
-}
+import type { DeviceInfo, DeviceOptions, DeviceStats, StreamConfig } from './types';
 
 // Only this file makes devices: `new Device()` by anyone else has no key.
 const key = Symbol('infini-stream device');

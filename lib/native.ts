@@ -1,8 +1,6 @@
 import path from 'node:path';
 import load from 'node-gyp-build';
-import type { ResolvedConfig } from './config';
-import type { DeviceInfo, DeviceStats } from './device';
-import type { Tensor } from './tensor';
+import type { DeviceInfo, DeviceStats, ResolvedConfig, Tensor } from './types';
 
 declare const brand: unique symbol;
 export type NativeDevice = { readonly [brand]: 'device' };

@@ -1,43 +1,16 @@
-import { freezeConfig, type ResolvedConfig, readRecord } from './config';
+import { freezeConfig, readRecord } from './config';
 import { abortError, expected, fail, type InfiniError } from './errors';
 import { type NativeStream, native, type Settle } from './native';
-import {
-  checkOutBuffer,
-  checkShapes,
-  checkTypes,
-  isDetached,
-  newTensor,
-  type Tensor,
-  unshare,
-} from './tensor';
-
-export interface AttendInput {
-  /** Queries, `[tokens, heads, headDim]`. */
-  q: Tensor;
-  /** Keys, `[tokens, kvHeads, headDim]`. */
-  k: Tensor;
-  /** Values, `[tokens, kvHeads, valueDim]`. */
-  v: Tensor;
-}
-
-export interface RetrieveInput {
-  /** Queries, `[tokens, heads, headDim]`. */
-  q: Tensor;
-}
-
-export interface SyncOptions {
-  /**
-   * Takes the result, `[tokens, heads, valueDim]`, and is what the call returns. Of exactly the output's class and
-   * length; neither shared nor resizable. It may overlap the inputs. Untouched when the call fails.
-   */
-  out?: Tensor;
-}
-
-export interface AttendOptions extends SyncOptions {
-  /** Aborts the call: it rejects with ABORT_ERR and the stream stays as it was before it. */
-  signal?: AbortSignal;
-}
-export type RetrieveOptions = AttendOptions;
+import { checkOutBuffer, checkShapes, checkTypes, isDetached, newTensor, unshare } from './tensor';
+import type {
+  AttendInput,
+  AttendOptions,
+  ResolvedConfig,
+  RetrieveInput,
+  RetrieveOptions,
+  SyncOptions,
+  Tensor,
+} from './types';
 
 /** One call, checked: what to run and where its result goes. */
 interface Call {

@@ -1,16 +1,6 @@
 import { types } from 'node:util';
-import type { ResolvedConfig } from './config';
 import { describe, expected, fail } from './errors';
-
-/** Element type of the tensors; bfloat16 and float16 travel as the bit patterns in a Uint16Array. */
-export type DType = 'float32' | 'bfloat16' | 'float16';
-
-/**
- * A row-major typed array of the stream's dtype: Float32Array for 'float32', Uint16Array for the 16-bit types.
- * Shapes: q `[tokens, heads, headDim]`, k `[tokens, kvHeads, headDim]`, v `[tokens, kvHeads, valueDim]`,
- * output `[tokens, heads, valueDim]`. The number of tokens follows from the lengths.
- */
-export type Tensor = Float32Array | Uint16Array;
+import type { DType, ResolvedConfig, Tensor } from './types';
 
 // The intrinsic getters: a typed array may carry own properties of the same names.
 const TypedArray = Object.getPrototypeOf(Uint8Array.prototype);

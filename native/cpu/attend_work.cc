@@ -12,6 +12,7 @@ namespace {
 
 constexpr double kUnitFlops = 64e6;   // about 2 ms of AVX2; far below 50 ms on any processor
 constexpr double kSmallFlops = 1e6;   // not worth waking another thread for
+constexpr int64_t kAppendElements = 2 << 20;  // keys and values one unit writes to the cache: a few milliseconds
 
 class AttendWork final : public CallWork {
  public:
@@ -49,7 +50,7 @@ class AttendWork final : public CallWork {
   void run(int unit) override {
     switch (stage_) {
       case Stage::Check: return check(unit);
-      case Stage::Append: return cache(piece_).append(config_, unit, tensors_, pieces_[piece_]);
+      case Stage::Append: return run_append(unit);
       case Stage::Attend: return run_attend(unit);
       case Stage::Absorb: return run_absorb(unit);
       default: return run_span(unit);
@@ -84,7 +85,8 @@ class AttendWork final : public CallWork {
     if (flops > most) {
       stage_ = Stage::Append;
       span_ = 1;
-      return config_.kv_heads;
+      append_tokens_ = std::max<int64_t>(1, kAppendElements / (config_.head_dim + config_.value_dim));
+      return int((pieces_[piece_].count + append_tokens_ - 1) / append_tokens_) * config_.kv_heads;
     }
     // All pieces but the first and the last are whole segments and cost the same.
     const double whole = head_flops({0, 0, config_.segment_length, true});
@@ -165,6 +167,15 @@ class AttendWork final : public CallWork {
     return finite;
   }
 
+  void run_append(int unit) {
+    Piece part = pieces_[piece_];
+    const int64_t skip = unit / config_.kv_heads * append_tokens_;
+    part.token += skip;
+    part.start += skip;
+    part.count = std::min(part.count - skip, append_tokens_);
+    cache(piece_).append(config_, unit % config_.kv_heads, tensors_, part);
+  }
+
   void run_attend(int unit) {
     const int head = unit % config_.kv_heads;
     const int64_t tile = tiles_ - 1 - unit / config_.kv_heads;  // the last tile sees most keys: longest first
@@ -214,7 +225,7 @@ class AttendWork final : public CallWork {
   Stage stage_ = Stage::Start;
   int64_t piece_ = 0, span_ = 0;
   int units_ = 0, state_rows_ = kStateRows;
-  int64_t tile_rows_ = kTileRows, tiles_ = 0;
+  int64_t append_tokens_ = 0, tile_rows_ = kTileRows, tiles_ = 0;
 };
 
 }  // namespace

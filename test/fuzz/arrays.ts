@@ -12,8 +12,17 @@ const LongBuffer = ArrayBuffer as NewBuffer;
 const LongShared = SharedArrayBuffer as unknown as NewBuffer;
 
 const CLASSES = [
-  Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Float32Array,
-  Float64Array, BigInt64Array, BigUint64Array,
+  Int8Array,
+  Uint8Array,
+  Uint8ClampedArray,
+  Int16Array,
+  Uint16Array,
+  Int32Array,
+  Uint32Array,
+  Float32Array,
+  Float64Array,
+  BigInt64Array,
+  BigUint64Array,
 ] as const;
 
 const foreign = vm.createContext({});
@@ -57,24 +66,36 @@ export function place(hostile: Hostile, dtype: DType, length: number, plainOnly 
     ['offset', () => on(new ArrayBuffer(bytes + offset + 7), offset)],
     ['pooled', () => on(Buffer.alloc(bytes + offset + 8).buffer, offset)],
     ['subclass', () => sneaky(hostile, dtype, length)],
-    ['foreign', () => {
-      const array = vm.runInContext(`new ${Class.name}(${length})`, foreign) as Tensor;
-      return { array, raw: new Class(array.buffer as ArrayBuffer, 0, length) };
-    }],
+    [
+      'foreign',
+      () => {
+        const array = vm.runInContext(`new ${Class.name}(${length})`, foreign) as Tensor;
+        return { array, raw: new Class(array.buffer as ArrayBuffer, 0, length) };
+      },
+    ],
   ];
   const exotic: [string, () => Placed][] = [
     ['shared', () => on(new SharedArrayBuffer(bytes + offset), offset)],
-    ['resizable', () => on(new LongBuffer(bytes + offset, { maxByteLength: 2 * bytes + offset + 64 }), offset)],
-    ['tracking', () => {
-      const buffer = new LongBuffer(bytes + offset, { maxByteLength: 2 * bytes + offset + 64 });
-      const array = new Class(buffer, offset);
-      return { array, raw: array };
-    }],
-    ['growable', () => {
-      const buffer = new LongShared(bytes + offset, { maxByteLength: 2 * bytes + offset + 64 });
-      const array = new Class(buffer, offset);
-      return { array, raw: array };
-    }],
+    [
+      'resizable',
+      () => on(new LongBuffer(bytes + offset, { maxByteLength: 2 * bytes + offset + 64 }), offset),
+    ],
+    [
+      'tracking',
+      () => {
+        const buffer = new LongBuffer(bytes + offset, { maxByteLength: 2 * bytes + offset + 64 });
+        const array = new Class(buffer, offset);
+        return { array, raw: array };
+      },
+    ],
+    [
+      'growable',
+      () => {
+        const buffer = new LongShared(bytes + offset, { maxByteLength: 2 * bytes + offset + 64 });
+        const array = new Class(buffer, offset);
+        return { array, raw: array };
+      },
+    ],
   ];
   const [name, make] = hostile.rng.pick(plainOnly ? plain : [...plain, ...exotic]);
   return hostile.note(`${name}(${length})`, make());
@@ -85,17 +106,24 @@ function sneaky(hostile: Hostile, dtype: DType, length: number): Placed {
   const Class = classOf(dtype) as typeof Float32Array;
   const raw = new Class(length);
   class Sneaky extends Class {
-    static override get [Symbol.species]() {
-      return hostile.ambush(Float64Array) as never;
+    static get [Symbol.species]() {
+      return hostile.ambush(Float64Array);
     }
   }
   const array = new Sneaky(raw.buffer);
   const lie = (name: PropertyKey, value: unknown) =>
     Object.defineProperty(array, name, { get: () => hostile.ambush(value), configurable: true });
   for (const [name, value] of [
-    ['length', 3], ['buffer', new ArrayBuffer(8)], ['byteLength', 1e9], ['byteOffset', 13],
-    ['BYTES_PER_ELEMENT', 0], ['constructor', Array], ['set', null], ['subarray', null],
-    [Symbol.toStringTag, 'Float64Array'], [Symbol.iterator, null],
+    ['length', 3],
+    ['buffer', new ArrayBuffer(8)],
+    ['byteLength', 1e9],
+    ['byteOffset', 13],
+    ['BYTES_PER_ELEMENT', 0],
+    ['constructor', Array],
+    ['set', null],
+    ['subarray', null],
+    [Symbol.toStringTag, 'Float64Array'],
+    [Symbol.iterator, null],
   ] as const) {
     if (hostile.rng.uniform() < 0.3) lie(name, value);
   }
@@ -105,7 +133,7 @@ function sneaky(hostile: Hostile, dtype: DType, length: number): Placed {
 /** Any typed array at all: another class, empty, detached, out of bounds, overridden. */
 export function anyArray(hostile: Hostile): unknown {
   const { rng } = hostile;
-  const Class = rng.pick(CLASSES);
+  const Class = rng.pick(CLASSES) as typeof Float32Array;
   const length = rng.pick([0, 0, 1, 3, 16, 17, 100]);
   const size = Class.BYTES_PER_ELEMENT;
   const made = rng.pick<() => unknown>([

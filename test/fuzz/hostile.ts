@@ -2,14 +2,66 @@ import vm from 'node:vm';
 import type { Rng } from '../support/rng';
 
 const NUMBERS = [
-  0, -0, 1, 2, 3, 4, 16, 64, -1, 0.5, 1.5, 255, 256, 257, 1023, 1025, 65535, 65536, 65537, 2147483647,
-  2147483648, -2147483649, 4294967295, 4294967296, 9007199254740991, 9007199254740992, 1e100, 1.7976931348623157e308,
-  5e-324, -5e-324, Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY,
+  0,
+  -0,
+  1,
+  2,
+  3,
+  4,
+  16,
+  64,
+  -1,
+  0.5,
+  1.5,
+  255,
+  256,
+  257,
+  1023,
+  1025,
+  65535,
+  65536,
+  65537,
+  2147483647,
+  2147483648,
+  -2147483649,
+  4294967295,
+  4294967296,
+  9007199254740991,
+  9007199254740992,
+  1e100,
+  1.7976931348623157e308,
+  5e-324,
+  -5e-324,
+  Number.NaN,
+  Number.POSITIVE_INFINITY,
+  Number.NEGATIVE_INFINITY,
 ];
 const STRINGS = [
-  '', 'cpu', 'auto', 'cuda', 'cuda:0', 'cuda:99', 'cuda:-1', 'cuda:1e3', 'CPU', 'linear', 'delta', 'gated',
-  'local', 'float32', 'float16', 'bfloat16', '1', 'NaN', 'cp\0u', '\ud800', '\u{1f600}'.repeat(40), 'x'.repeat(70_000),
-  'constructor', '__proto__', 'hasOwnProperty',
+  '',
+  'cpu',
+  'auto',
+  'cuda',
+  'cuda:0',
+  'cuda:99',
+  'cuda:-1',
+  'cuda:1e3',
+  'CPU',
+  'linear',
+  'delta',
+  'gated',
+  'local',
+  'float32',
+  'float16',
+  'bfloat16',
+  '1',
+  'NaN',
+  'cp\0u',
+  '\ud800',
+  '\u{1f600}'.repeat(40),
+  'x'.repeat(70_000),
+  'constructor',
+  '__proto__',
+  'hasOwnProperty',
 ];
 const BIGINTS = [0n, 1n, -1n, 2n ** 64n, -(2n ** 200n)];
 
@@ -91,7 +143,12 @@ export class Hostile {
   /** Objects whose conversion to a primitive is a trap. */
   convertible = (): unknown => {
     const trap = () => this.ambush(this.primitive());
-    return this.note('convertible', { toString: trap, valueOf: trap, [Symbol.toPrimitive]: trap, toJSON: trap });
+    return this.note('convertible', {
+      toString: trap,
+      valueOf: trap,
+      [Symbol.toPrimitive]: trap,
+      toJSON: trap,
+    });
   };
 
   /** A proxy whose every trap is an ambush, or one that is revoked. */
@@ -119,7 +176,8 @@ export class Hostile {
     const result: Record<string, unknown> = {};
     for (const [key, value] of Object.entries(record)) {
       const get = () => this.ambush(value);
-      if (this.rng.uniform() < 0.5) Object.defineProperty(result, key, { get, enumerable: true, configurable: true });
+      if (this.rng.uniform() < 0.5)
+        Object.defineProperty(result, key, { get, enumerable: true, configurable: true });
       else result[key] = value;
     }
     return this.note('getters', result);
@@ -146,8 +204,15 @@ export class Hostile {
       () => this.note('SharedArrayBuffer', new SharedArrayBuffer(16)),
       () => this.note('DataView', new DataView(new ArrayBuffer(16))),
       () => this.note('Buffer', Buffer.from('abcd')),
-      () => this.note('foreign', vm.runInContext(this.rng.pick(['({})', '[]', 'new Float32Array(4)', 'new Error()']), realm)),
-      () => this.proxy(this.rng.pick<() => object>([() => ({}), () => [], () => () => 1, () => new Float32Array(4)])()),
+      () =>
+        this.note(
+          'foreign',
+          vm.runInContext(this.rng.pick(['({})', '[]', 'new Float32Array(4)', 'new Error()']), realm),
+        ),
+      () =>
+        this.proxy(
+          this.rng.pick<() => object>([() => ({}), () => [], () => () => 1, () => new Float32Array(4)])(),
+        ),
       () => this.lure({ q: 1, k: 2, v: 3, out: 4, signal: 5, threads: 1, heads: 1, headDim: 1 }),
       this.convertible,
     ])();

@@ -39,7 +39,8 @@ export class Subject {
   /** Repeats a call that succeeded. */
   agree(inputs: Inputs, result: Tensor): void {
     if (this.#adrift) return;
-    if (!bytesOf(this.#repeat(inputs)).equals(bytesOf(result))) throw new Violation('a result differs from its twin');
+    if (!bytesOf(this.#repeat(inputs)).equals(bytesOf(result)))
+      throw new Violation('a result differs from its twin');
   }
 
   /** Repeats a call that was refused for its numbers. */
@@ -48,7 +49,9 @@ export class Subject {
     try {
       this.#repeat(inputs);
     } catch (twin) {
-      const same = (['code', 'tensor', 'token'] as const).every((key) => (twin as typeof error)[key] === error[key]);
+      const same = (['code', 'tensor', 'token'] as const).every(
+        (key) => (twin as typeof error)[key] === error[key],
+      );
       if (!same) throw new Violation('a refusal differs from its twin', { cause: twin });
       return;
     }

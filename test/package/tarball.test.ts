@@ -93,8 +93,12 @@ describe('the published package', () => {
     expect(runThere('one.mjs').trim()).toBe('true Device,MemoryStream,listDevices,openDevice');
   });
 
-  test('has a command', () => {
-    expect(run('npx', ['--no-install', 'infini-stream', 'devices'], { cwd: user })).toMatch(/cpu/);
+  test('has a command, which finds the text of its demo', () => {
+    const infiniStream = (...args: string[]) =>
+      run('npx', ['--no-install', 'infini-stream', ...args], { cwd: user, env: { PREBUILDS_ONLY: '1' } });
+    expect(infiniStream('devices')).toMatch(/cpu/);
+    const demo = JSON.parse(infiniStream('demo', '--tokens', '20000', '--json'));
+    expect(demo.text.name).toMatch(/Moby-Dick/);
   });
 
   test('has types for TypeScript users of both module systems', () => {

@@ -1,0 +1,95 @@
+// The storm itself, run by api.fuzz.ts in a process of its own: node --expose-gc -r register.cjs storm.ts SEED SECONDS LOG
+
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { inspect } from 'node:util';
+import { openDevice } from '../../lib';
+import { Rng } from '../support/rng';
+import { bytesOf } from '../support/tensors';
+import { hostileCall, misuse, openings, streamCall, validCall } from './operations';
+import { Victim } from './victim';
+import { World } from './world';
+
+const LINE = 512;
+const LINES = 64;
+const PATIENCE = 60_000;
+
+const [seed, seconds] = process.argv.slice(2).map(Number);
+const log = openSync(process.argv[4], 'w+');
+
+/** The last operations, in a file, so that they are there when the process is not. */
+function record(index: number, text: string): void {
+  const line = `#${index} ${text}`.replace(/[^\x20-\x7e]/g, '?').slice(0, LINE - 1);
+  writeSync(log, `${line.padEnd(LINE - 1)}\n`, (index % LINES) * LINE);
+}
+
+function fail(error: unknown): never {
+  process.stdout.write(`${inspect(error, { depth: 4 })}\n`);
+  process.exit(1);
+}
+process.on('uncaughtException', fail);
+process.on('unhandledRejection', fail);
+
+/** The same stream every time: what it computes must not change whatever happened to others. */
+function canary(): Buffer {
+  const rng = new Rng(7);
+  const numbers = (length: number) => Float32Array.from({ length }, () => rng.normal());
+  const device = openDevice('cpu');
+  const stream = device.createStream({
+    heads: 4,
+    kvHeads: 2,
+    headDim: 32,
+    valueDim: 24,
+    segmentLength: 50,
+    gate: 0.3,
+  });
+  const input = { q: numbers(170 * 128), k: numbers(170 * 64), v: numbers(170 * 48) };
+  const output = Buffer.concat([bytesOf(stream.attendSync(input)), bytesOf(stream.memory().matrix)]);
+  device.close();
+  return output;
+}
+
+async function storm(): Promise<void> {
+  const world = new World(new Rng(seed));
+  const victim = new Victim(openDevice('cpu'));
+  const song = canary();
+  world.interfere = () => validCall(world);
+  // Drawn by a number up to the last one's.
+  const operations: [number, string, () => void][] = [
+    [300, 'valid', () => validCall(world)],
+    [550, 'hostile', () => hostileCall(world)],
+    [670, 'stream', () => streamCall(world)],
+    [770, 'misuse', () => misuse(world)],
+    [870, 'openings', () => openings(world)],
+    [980, 'victim', () => victim.attack(world)],
+    [981, 'gc', () => globalThis.gc?.()],
+  ];
+  const end = Date.now() + seconds * 1000;
+  let index = 0;
+  while (Date.now() < end) {
+    // Its own generator: what operation 1234 does depends on earlier ones as little as can be.
+    const rng = new Rng(Math.imul(seed ^ index, 0x9e3779b1));
+    world.use(rng);
+    const dice = rng.uniform(0, operations[operations.length - 1][0]);
+    const [, name, run] = operations.find(([upTo]) => dice < upTo) ?? operations[0];
+    record(index, `${name}...`);
+    run();
+    record(index, `${name}: ${world.hostile.notes.join(' ')}`);
+    index++;
+    if (world.crowded || rng.uniform() < 0.01) await world.settle(PATIENCE);
+    else if (rng.uniform() < 0.2) await new Promise((resolve) => setImmediate(resolve));
+    if (index % 2000 === 0) {
+      await world.settle(PATIENCE);
+      for (const subject of world.subjects) subject.compare();
+      victim.check();
+      if (!canary().equals(song)) throw new Error('a fresh stream computes something else');
+    }
+  }
+  await world.settle(PATIENCE);
+  for (const subject of world.subjects) subject.compare();
+  victim.check();
+  if (!canary().equals(song)) throw new Error('a fresh stream computes something else');
+  process.stdout.write(`${JSON.stringify({ operations: index, victim: victim.calls, ...world.outcomes })}\n`);
+  closeSync(log);
+}
+
+storm().catch(fail);

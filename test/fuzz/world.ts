@@ -1,0 +1,221 @@
+import { type Device, type DType, listDevices, MemoryStream, openDevice, type StreamConfig } from '../../lib';
+import { errorClasses, type InfiniError } from '../../lib/errors';
+import type { Rng } from '../support/rng';
+import { detach, resize } from './arrays';
+import { Hostile } from './hostile';
+import { Subject, Violation } from './subject';
+
+const MOST_SUBJECTS = 8;
+const MOST_PENDING = 40;
+
+/** Everything the storm plays with, and the one judge of what may be thrown. */
+export class World {
+  rng: Rng;
+  readonly hostile: Hostile;
+  /** Never closed, never given to hostile code: the twins live here. */
+  readonly safe = openDevice('cpu');
+  devices: Device[] = [openDevice('cpu')];
+  subjects: Subject[] = [];
+  /** Buffers of recent arguments, for sabotage. */
+  buffers: ArrayBufferLike[] = [];
+  controllers: AbortController[] = [];
+  readonly outcomes: Record<string, number> = {};
+  readonly #pending = new Map<Promise<unknown>, number>();
+  #depth = 0;
+  /** What getters and traps may do beside: set by the owner of the operations. */
+  interfere: () => void = () => {};
+
+  constructor(rng: Rng) {
+    this.rng = rng;
+    this.hostile = new Hostile(rng, () => this.#sabotage());
+  }
+
+  use(rng: Rng): void {
+    this.rng = rng;
+    this.hostile.rng = rng;
+    this.hostile.notes = [];
+  }
+
+  count(outcome: string): void {
+    this.outcomes[outcome] = (this.outcomes[outcome] ?? 0) + 1;
+  }
+
+  /** Runs what may fail; true when it did not. */
+  try(what: string, action: () => unknown): boolean {
+    try {
+      action();
+    } catch (error) {
+      this.judge(what, error);
+      return false;
+    }
+    this.count('ok');
+    return true;
+  }
+
+  /** An error must be one of this package, whole, or the very one that hostile code threw. */
+  judge(what: string, error: unknown): string {
+    if (error instanceof Violation) throw error;
+    if (this.hostile.threw(error)) {
+      this.count('hostile');
+      return 'hostile';
+    }
+    const { code, message, name } = (error ?? {}) as InfiniError;
+    const known = typeof error === 'object' && Object.hasOwn(errorClasses, code ?? '');
+    if (!known && this.#isEngines(error)) {
+      this.count('engine');
+      return 'engine';
+    }
+    const right =
+      known &&
+      (error as object) instanceof errorClasses[code] &&
+      name === (code === 'ABORT_ERR' ? 'AbortError' : errorClasses[code].name) &&
+      message.length > 10 &&
+      message.length < 1000;
+    if (!right)
+      throw new Violation(`${what} failed with something else than an error of the package`, {
+        cause: error,
+      });
+    this.count(code);
+    return code;
+  }
+
+  // A proxy revoked, or answering against the language's rules, half-way through: nobody's but the engine's error.
+  #isEngines(error: unknown): boolean {
+    const proxied = this.hostile.notes.some((note) => note.startsWith('proxy') || note.startsWith('revoked'));
+    return proxied && error instanceof TypeError && /proxy/i.test(error.message);
+  }
+
+  /** Follows a promise that the package returned: it must be a real one, and settle. */
+  follow(
+    what: string,
+    call: () => unknown,
+    done: (value: unknown) => void,
+    failed: (code: string, error: unknown) => void,
+  ) {
+    let promise: unknown;
+    try {
+      promise = call();
+    } catch (error) {
+      throw new Violation(`${what} threw instead of rejecting`, { cause: error });
+    }
+    if (!(promise instanceof Promise)) throw new Violation(`${what} returned no promise`);
+    const watched = promise
+      .then(
+        (value) => {
+          this.count('resolved');
+          done(value);
+        },
+        (error) => failed(this.judge(what, error), error),
+      )
+      .finally(() => this.#pending.delete(watched));
+    this.#pending.set(watched, Date.now());
+  }
+
+  get crowded(): boolean {
+    return this.#pending.size > MOST_PENDING;
+  }
+
+  /** Waits until every promise has settled. */
+  async settle(patience: number): Promise<void> {
+    const late = new Promise<never>((_, reject) => {
+      const stuck = () => reject(new Violation(`${this.#pending.size} promises do not settle`));
+      setTimeout(stuck, patience).unref();
+    });
+    while (this.#pending.size > 0) await Promise.race([Promise.all(this.#pending.keys()), late]);
+  }
+
+  config(): StreamConfig {
+    const { rng } = this;
+    const kvHeads = rng.int(1, 3);
+    const heads = kvHeads * rng.int(1, 3);
+    const headDim = rng.pick([1, 2, 7, 16, 17, 20, 64]);
+    const dtype = rng.pick<DType>(['float32', 'float32', 'bfloat16', 'float16']);
+    return {
+      heads,
+      kvHeads,
+      headDim,
+      dtype,
+      valueDim: rng.pick([undefined, 1, 5, 16, 24, 65]),
+      segmentLength: rng.pick([1, 2, 5, 15, 16, 17, 64, 65, 100]),
+      rule: rng.pick(['linear', 'delta', undefined] as const),
+      gate: rng.pick([
+        undefined,
+        0.5,
+        Array.from({ length: heads }, () => rng.normal()),
+        new Float64Array(heads),
+      ]),
+      scale: rng.pick([undefined, 1, 1e-3]),
+      rope: headDim % 2 === 0 ? rng.pick([undefined, null, { theta: 10_000 }]) : null,
+      emptyRead: rng.pick(['gated', 'local', undefined] as const),
+    };
+  }
+
+  device(): Device {
+    if (this.devices.length === 0 || this.rng.uniform() < 0.02) {
+      this.devices.push(openDevice('cpu', { threads: this.rng.int(1, 6) }));
+    }
+    return this.rng.pick(this.devices);
+  }
+
+  subject(): Subject {
+    if (this.subjects.length < 3 || this.rng.uniform() < 0.05) {
+      const device = this.device();
+      try {
+        this.adopt(Subject.make(device, this.safe, this.config()));
+      } catch (error) {
+        if (this.judge('createStream', error) !== 'ERR_CLOSED') throw error;
+        this.devices = this.devices.filter((other) => other !== device);
+        return this.subject();
+      }
+    }
+    return this.rng.pick(this.subjects);
+  }
+
+  adopt(subject: Subject): void {
+    this.subjects.push(subject);
+    if (this.subjects.length > MOST_SUBJECTS) this.drop(this.subjects[0]);
+  }
+
+  drop(subject: Subject): void {
+    subject.closed = true;
+    this.subjects = this.subjects.filter((other) => other !== subject);
+    subject.close();
+  }
+
+  remember(buffer: ArrayBufferLike): void {
+    this.buffers.push(buffer);
+    if (this.buffers.length > 16) this.buffers.shift();
+  }
+
+  // What hostile getters, traps and conversions do to the world in the middle of a call.
+  #sabotage(): void {
+    if (this.#depth > 1) return;
+    this.#depth++;
+    try {
+      const { rng } = this;
+      const buffer = this.buffers.length > 0 ? rng.pick(this.buffers) : new ArrayBuffer(8);
+      rng.pick<() => void>([
+        () => detach(buffer),
+        () => resize(buffer, rng.pick([0, 1, 8, buffer.byteLength >> 1, buffer.byteLength + 8])),
+        () => this.subjects.length > 0 && rng.uniform() < 0.3 && this.drop(rng.pick(this.subjects)),
+        () => rng.uniform() < 0.2 && this.closeDevice(),
+        () => this.controllers.length > 0 && rng.pick(this.controllers).abort(),
+        () => rng.uniform() < 0.1 && globalThis.gc?.(),
+        () => listDevices(),
+        () => this.interfere(),
+      ])();
+      this.hostile.notes.push('sabotage');
+    } finally {
+      this.#depth--;
+    }
+  }
+
+  closeDevice(): void {
+    const device = this.devices.pop();
+    if (!device) return;
+    device.close();
+    for (const subject of [...this.subjects]) if (subject.stream.closed) this.drop(subject);
+  }
+}
+
+export const isStream = (value: unknown): value is MemoryStream => value instanceof MemoryStream;
