@@ -65,41 +65,37 @@ export function checkOutBuffer(out: unknown): void {
   }
 }
 
-const widths = ({ heads, kvHeads, headDim, valueDim }: ResolvedConfig) => ({
-  q: { width: heads * headDim, shape: `[tokens, ${heads}, ${headDim}]` },
-  k: { width: kvHeads * headDim, shape: `[tokens, ${kvHeads}, ${headDim}]` },
-  v: { width: kvHeads * valueDim, shape: `[tokens, ${kvHeads}, ${valueDim}]` },
-});
+function wrongShape(name: string, shape: (number | string)[], elements: string, received: Tensor): Error {
+  return fail(
+    'ERR_SHAPE',
+    `Expected [${shape.join(', ')}], ${elements}, for "${name}" but received ${lengthOf(received)} elements`,
+  );
+}
 
 /** Agreement of the lengths; returns the number of tokens. */
 export function checkShapes(
-  config: ResolvedConfig,
-  tensors: { q: Tensor; k?: Tensor; v?: Tensor },
+  { heads, kvHeads, headDim, valueDim }: ResolvedConfig,
+  { q, k, v }: { q: Tensor; k?: Tensor; v?: Tensor },
   out: Tensor | undefined,
 ): number {
-  const expectedOf = widths(config);
-  const elements = lengthOf(tensors.q);
-  const tokens = elements / expectedOf.q.width;
-  if (elements === 0 || !Number.isInteger(tokens)) {
-    const what = `${expectedOf.q.shape} with tokens >= 1, a multiple of ${expectedOf.q.width} elements,`;
-    throw fail('ERR_SHAPE', `Expected ${what} for "input.q" but received ${elements} elements`);
+  const width = heads * headDim;
+  const tokens = lengthOf(q) / width;
+  if (tokens < 1 || !Number.isInteger(tokens)) {
+    throw wrongShape('input.q', ['tokens', heads, headDim], `a positive multiple of ${width} elements`, q);
   }
-  for (const name of ['k', 'v'] as const) {
-    const tensor = tensors[name];
-    const { width, shape } = expectedOf[name];
-    if (tensor && lengthOf(tensor) !== tokens * width) {
-      const what = `${shape} with the ${tokens} tokens of q, ${tokens * width} elements,`;
-      throw fail(
-        'ERR_SHAPE',
-        `Expected ${what} for "input.${name}" but received ${lengthOf(tensor)} elements`,
-      );
-    }
-  }
-  const length = tokens * config.heads * config.valueDim;
-  if (out && lengthOf(out) !== length) {
-    const shape = `[${tokens}, ${config.heads}, ${config.valueDim}], ${length} elements,`;
-    throw fail('ERR_SHAPE', `Expected ${shape} for "options.out" but received ${lengthOf(out)} elements`);
-  }
+  const check = (name: string, tensor: Tensor | undefined, rows: number, columns: number) => {
+    const elements = tokens * rows * columns;
+    if (!tensor || lengthOf(tensor) === elements) return;
+    throw wrongShape(
+      name,
+      [tokens, rows, columns],
+      `${elements} elements for the ${tokens} tokens of q`,
+      tensor,
+    );
+  };
+  check('input.k', k, kvHeads, headDim);
+  check('input.v', v, kvHeads, valueDim);
+  check('options.out', out, heads, valueDim);
   return tokens;
 }
 

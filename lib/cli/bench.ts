@@ -89,18 +89,18 @@ function report({ node, cpu, threads, simd }: Head, results: Measured[]): string
     result.decode.p90.toFixed(1),
     result.decode.mean.toFixed(1),
     bytes(result.streamBytes),
-    result.splitError === 0 ? 'identical' : result.splitError.toExponential(1),
+    result.splitError === 0 ? '0' : result.splitError.toExponential(1),
   ]);
   const heading = [
     'segment',
-    'head size',
+    'head',
     'tokens/s',
     'GFLOP/s',
     'range',
-    'decode µs',
+    'decode',
     'p90',
     'mean',
-    'holds',
+    'bytes',
     'split',
   ];
   return [
@@ -109,8 +109,8 @@ function report({ node, cpu, threads, simd }: Head, results: Measured[]): string
     '',
     table([heading, ...rows], '>>>>>>>>>>'),
     '',
-    'tokens/s and GFLOP/s: prefill, copies included, median of the repeated runs (range: slowest and fastest).',
-    'decode: microseconds for one token through attendSync; the mean is over whole segments, absorption included.',
-    'split: the difference between a call and the same tokens in pieces.',
+    'tokens/s, GFLOP/s: prefill, copies included, median of the runs (range: slowest, fastest).',
+    'decode: microseconds for a token through attendSync; the mean is over whole segments.',
+    'split: relative difference between a call and the same tokens in pieces (0: the bits agree).',
   ].join('\n');
 }

@@ -15,7 +15,7 @@ export const percent = (share: number): string => `${(100 * share).toFixed(1)} %
 export function table(rows: string[][], align: string, indent = '  '): string {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
   const line = (row: string[]) =>
-    row.map((cell, i) => (align[i] === '>' ? cell.padStart(widths[i]) : cell.padEnd(widths[i]))).join('   ');
+    row.map((cell, i) => (align[i] === '>' ? cell.padStart(widths[i]) : cell.padEnd(widths[i]))).join('  ');
   return rows.map((row) => (indent + line(row)).trimEnd()).join('\n');
 }
 

@@ -15,9 +15,9 @@ export class Progress {
     this.#total = total;
     this.#unit = unit;
     if (!process.stderr.isTTY) return;
-    const format = `  ${label} {bar} {percentage}%  {done} ${unit}  {rate} ${unit}/s  {eta_formatted} left`;
+    const format = `  ${label} {bar} {percentage}%  {done} ${unit}  {rate}/s  {eta_formatted} left`;
     this.#bar = new SingleBar(
-      { format, stream: process.stderr, barsize: 28, fps: 8 },
+      { format, stream: process.stderr, barsize: 16, fps: 8 },
       Presets.shades_classic,
     );
     this.#bar.start(total, 0, { done: '0', rate: '-' });

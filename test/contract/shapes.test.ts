@@ -38,8 +38,8 @@ test.each([1, 23, 25, 24 * 3 + 12])('q of %d elements is no whole number of toke
 });
 
 test.each([
-  ['k', '[tokens, 2, 6]', 36, [1, 12, 24, 35, 37, 48, 72]],
-  ['v', '[tokens, 2, 3]', 18, [1, 6, 12, 17, 19, 24, 36]],
+  ['k', '[3, 2, 6]', 36, [1, 12, 24, 35, 37, 48, 72]],
+  ['v', '[3, 2, 3]', 18, [1, 6, 12, 17, 19, 24, 36]],
 ] as const)('%s must agree with the tokens of q', async (name, shape, wanted, lengths) => {
   const stream = newStream();
   for (const length of lengths) {

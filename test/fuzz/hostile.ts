@@ -198,7 +198,7 @@ export class Hostile {
       () => this.note('map', new Map()),
       () => this.note('error', new Error('an argument')),
       () => this.note('promise', Promise.resolve(1)),
-      () => this.note('thenable', { then: () => this.ambush(undefined) }),
+      () => this.note('thenable', Object.defineProperty({}, 'then', { value: () => this.ambush(undefined) })),
       () => this.note('boxed', Object(this.rng.pick([1, 'cpu', true, 1n, Symbol.iterator]))),
       () => this.note('ArrayBuffer', new ArrayBuffer(16)),
       () => this.note('SharedArrayBuffer', new SharedArrayBuffer(16)),

@@ -72,7 +72,8 @@ function signalOf(world: World): AbortSignal {
   const controller = new AbortController();
   world.controllers.push(controller);
   if (world.controllers.length > 8) world.controllers.shift();
-  const abort = () => controller.abort(rng.pick([undefined, 'why', new Error('reason'), null]));
+  const reason = rng.pick([undefined, 'why', new Error('reason'), null]);
+  const abort = () => world.abort(controller, reason);
   rng.pick<() => unknown>([
     abort,
     () => setImmediate(abort),

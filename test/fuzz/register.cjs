@@ -1,10 +1,10 @@
 // Lets a plain node process, outside jest, require the TypeScript sources.
 
 const { readFileSync } = require('node:fs');
-const { extensions } = require('node:module');
+const Module = require('node:module');
 const { transformSync } = require('@swc/core');
 
-extensions['.ts'] = (module, filename) => {
+Module._extensions['.ts'] = (module, filename) => {
   const { code } = transformSync(readFileSync(filename, 'utf8'), {
     filename,
     jsc: { parser: { syntax: 'typescript' }, target: 'es2022' },

@@ -99,7 +99,7 @@ export class Victim {
       [
         'getter',
         () => {
-          options = Object.defineProperty({}, 'out', { get: () => (hostile.ambush(0), hostile.explode()) });
+          options = Object.defineProperty({}, 'out', { get: () => hostile.ambush(hostile.explode()) });
         },
       ],
     ]);

@@ -199,7 +199,7 @@ export class World {
         () => resize(buffer, rng.pick([0, 1, 8, buffer.byteLength >> 1, buffer.byteLength + 8])),
         () => this.subjects.length > 0 && rng.uniform() < 0.3 && this.drop(rng.pick(this.subjects)),
         () => rng.uniform() < 0.2 && this.closeDevice(),
-        () => this.controllers.length > 0 && rng.pick(this.controllers).abort(),
+        () => this.controllers.length > 0 && this.abort(rng.pick(this.controllers)),
         () => rng.uniform() < 0.1 && globalThis.gc?.(),
         () => listDevices(),
         () => this.interfere(),
@@ -207,6 +207,14 @@ export class World {
       this.hostile.notes.push('sabotage');
     } finally {
       this.#depth--;
+    }
+  }
+
+  abort(controller: AbortController, reason?: unknown): void {
+    try {
+      controller.abort(reason);
+    } catch (error) {
+      if (!Object.isFrozen(controller.signal) && !this.hostile.threw(error)) throw error;
     }
   }
 

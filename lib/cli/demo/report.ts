@@ -3,27 +3,28 @@ import { type DemoResult, READINGS, type Reading } from './run';
 import { ALARM, CHANCE } from './score';
 
 const TITLES: Record<Reading, string> = {
-  memory: 'the memory',
-  noKeys: 'never told',
+  memory: 'memory',
+  noKeys: 'untold',
   reset: 'reset',
-  otherMarker: 'other marker',
+  otherMarker: 'other',
 };
 
 /** What is about to happen, printed before the long part. */
 export function introduction(name: string, characters: number, settings: DemoResult['settings']): string {
   const { tokens, seed, needles, digits, heads, headDim, valueDim, segment, rule } = settings;
-  const rounds =
-    tokens > characters
-      ? `, read ${(tokens / characters).toFixed(1)} times over (it is shorter than asked)`
-      : '';
+  const rounds = tokens / characters;
+  const again = rounds > 1 ? [`            too short, so it is read ${rounds.toFixed(1)} times over`] : [];
   return [
     `Pass keys hidden in ${count(tokens)} tokens, read back from a memory of constant size`,
     '',
-    `  text      ${name}: ${count(characters)} characters${rounds}; one character is one token`,
-    `  hidden    ${needles} pass keys of ${digits} digits, drawn with --seed ${seed}`,
-    `  stream    ${heads} heads, keys of ${headDim}, values of ${valueDim}, segments of ${segment}, rule ${rule}, float32`,
-    '  features  q, k and v are written by hand, not learned: v codes the next character, k stays shut (sigma = 4e-18)',
-    '            but after a marker phrase. A trained model has to learn to select so; this shows what the memory then does.',
+    `  text      ${name}`,
+    `            ${count(characters)} characters; one character is one token`,
+    ...again,
+    `  hidden    ${plural(needles, 'pass key')} of ${plural(digits, 'digit')}, drawn with --seed ${seed}`,
+    `  stream    ${plural(heads, 'head')}, keys of ${headDim}, values of ${valueDim}, segments of ${segment}, rule ${rule}`,
+    '  features  q, k and v are written by hand, not learned: v codes the next character,',
+    '            k stays shut (sigma(k) = 4e-18) but after a marker phrase. A trained model',
+    '            must learn to select so; this shows what the memory then does.',
     '',
   ].join('\n');
 }
@@ -33,69 +34,63 @@ export function report(result: DemoResult): string {
 }
 
 function recall({ needles, marker, otherMarker, scores, settings }: DemoResult): string {
-  const heading = [
-    'depth',
-    'token',
-    `${marker.trimEnd()} …`,
-    'hidden',
-    ...READINGS.map((reading) => TITLES[reading]),
-  ];
+  const heading = ['depth', 'token', 'key to the', 'hidden', ...READINGS.map((reading) => TITLES[reading])];
   const rows = needles.map((needle) => {
-    const mark = needle.read.memory === needle.key ? 'recalled' : 'FAILED';
     const read = READINGS.map((reading) => needle.read[reading]);
-    read[0] += ` ${mark}`;
+    read[0] += needle.read.memory === needle.key ? ' recalled' : ' FAILED';
     return [percent(needle.depth), count(needle.token), needle.label, needle.key, ...read];
   });
-  const right = (reading: Reading) => `${scores[reading].digitsRight} of ${scores[reading].digits}`;
+  const right = (reading: Reading) => `${scores[reading].digitsRight}/${scores[reading].digits}`;
   const total = ['', '', 'digits right', '', ...READINGS.map(right)];
+  const guessed = (CHANCE * settings.needles * settings.digits).toFixed(1);
   return [
-    'Recall by depth, from retrieveSync alone: no text and no key-value cache is in reach',
+    'Recall by depth, from retrieveSync alone: neither text nor keys and values are kept',
     '',
     table([heading, ...rows, total], '>><<<<<<'),
     '',
-    '  Controls:  never told     the same text streamed without the sentences',
-    '             reset          a fork of this stream, its memory emptied before reading',
-    `             other marker   asked with another document's phrase, "${otherMarker.trimEnd()} …"`,
-    `  A guess is right for ${percent(CHANCE)} of the digits: ${(CHANCE * settings.needles * settings.digits).toFixed(1)} of ${scores.memory.digits}.`,
+    `  asked     "${marker}… is "`,
+    '  untold    a second stream: the same text without the sentences',
+    '  reset     a fork of this stream, its memory emptied before reading',
+    `  other     asked with another document's "${otherMarker}… is "`,
+    `  chance    a guess is right for ${percent(CHANCE)} of the digits: ${guessed} of ${scores.memory.digits}`,
   ].join('\n');
 }
 
 function verdict({ recalled, controlsAtChance, scores, opened, settings }: DemoResult): string {
   const { keysRight, keys } = scores.memory;
-  const expected = settings.needles * settings.digits;
+  const told = settings.needles * settings.digits;
   const failing = READINGS.filter((reading) => reading !== 'memory' && scores[reading].byChance <= ALARM);
   return [
-    `  ${recalled ? 'Recalled' : 'RECALL FAILED'}: ${keysRight} of ${keys} pass keys.`,
+    `  ${recalled ? 'Recalled' : 'RECALL FAILED'}: ${keysRight} of ${plural(keys, 'pass key')}.`,
     controlsAtChance
       ? '  Controls: all at chance.'
       : `  CONTROL FAILED: ${failing.map((reading) => TITLES[reading]).join(', ')} above chance, so the recall proves nothing.`,
-    `  Keys opened: ${opened.document} (${expected} by the hidden sentences), ${opened.withoutSentences} by the text without them.`,
+    `  Keys opened: ${opened.document}, of which ${told} by the sentences; without them ${opened.withoutSentences}.`,
   ].join('\n');
 }
 
-function speed({ times, bytes: held, settings, device, needles }: DemoResult): string {
+function speed({ times, bytes: held, settings, device }: DemoResult): string {
   const change = times.lastTenth / times.firstTenth - 1;
-  const threads = 'threads' in device ? `, ${plural(Number(device.threads), 'thread')}, ${device.simd}` : '';
+  const threads = device.threads === undefined ? '' : `, ${plural(device.threads, 'thread')}, ${device.simd}`;
   const rows = [
+    ['device', `${device.id}: ${device.name}${threads}`],
     [
       'speed',
-      `${count(times.tokensPerSecond)} tokens/s (${times.tokens.toLocaleString('en-US')} tokens in ${times.seconds.toFixed(1)} s)`,
+      `${count(times.tokensPerSecond)} tokens/s: ${count(times.tokens)} tokens in ${times.seconds.toFixed(1)} s`,
+    ],
+    ['per token', `${times.firstTenth.toFixed(1)} µs in the first tenth of the text`],
+    ['', `${times.lastTenth.toFixed(1)} µs in the last (${signed(change)})`],
+    [
+      'stream',
+      `${bytes(held.atStart)} at the start, ${bytes(held.stream)} at the end (M and z: ${bytes(held.memory)})`,
     ],
     [
-      'time per token',
-      `${times.firstTenth.toFixed(2)} µs in the first tenth, ${times.lastTenth.toFixed(2)} µs in the last (${signed(change)})`,
+      'a cache',
+      `would hold ${bytes(held.keyValueCache)} by now, ${count(held.keyValueCache / held.stream)} times as much:`,
     ],
-    [
-      'stream holds',
-      `${bytes(held.atStart)} at the start, ${bytes(held.stream)} at the end; ${bytes(held.memory)} of it are M and z`,
-    ],
-    [
-      'a cache would hold',
-      `${bytes(held.keyValueCache)} by now: (d_k + d_v) x heads x tokens x 4 bytes, ${count(held.keyValueCache / held.stream)} times as much`,
-    ],
+    ['', '(d_k + d_v) x heads x tokens x 4 bytes'],
     ['process', `${bytes(times.rssAtTenth)} resident after a tenth, ${bytes(times.rssAtEnd)} at the end`],
-    ['device', `${device.id}: ${device.name}${threads}`],
-    ['to repeat', `--seed ${settings.seed} --tokens ${settings.tokens} --needles ${needles.length}`],
+    ['repeat', `--seed ${settings.seed} --tokens ${settings.tokens}`],
   ];
   return ['Speed and memory', '', table(rows, '<<')].join('\n');
 }

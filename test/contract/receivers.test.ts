@@ -1,0 +1,74 @@
+import { Device, MemoryStream, openDevice } from '../../lib';
+import { expectReject, expectThrow, type Failure } from '../support/failures';
+
+/** Streams and devices are made by this package alone, and its methods work on them alone. */
+let device: Device;
+beforeAll(() => {
+  device = openDevice('cpu');
+});
+afterAll(() => device.close());
+
+const TYPE: Failure = { code: 'ERR_INVALID_ARG_TYPE' };
+type AnyClass = new (...args: unknown[]) => object;
+
+describe.each([
+  ['MemoryStream', MemoryStream, /createStream/],
+  ['Device', Device, /openDevice/],
+])('%s', (_, Class, says) => {
+  const Constructor = Class as unknown as AnyClass;
+
+  test('can not be constructed, derived from, or made from another by its constructor', () => {
+    const stream = device.createStream({ heads: 1, headDim: 1 });
+    const refused = { ...TYPE, says: [says] };
+    for (const args of [[], [{}], [Symbol('x'), {}], [device, { heads: 1, headDim: 1 }], ['cpu'], [stream]]) {
+      expectThrow(() => new Constructor(...args), refused);
+      expectThrow(() => Reflect.construct(Constructor, args), refused);
+      expectThrow(() => new (class extends Constructor {})(...args), refused);
+    }
+    expect(stream.closed).toBe(false);
+    stream.close();
+  });
+});
+
+const members = (Class: { prototype: object }) =>
+  Reflect.ownKeys(Class.prototype)
+    .filter((name) => name !== 'constructor' && name !== Symbol.toStringTag)
+    .map((name) => {
+      const { get, value } = Object.getOwnPropertyDescriptor(Class.prototype, name) as PropertyDescriptor;
+      return [String(name), (get ?? value) as (...args: unknown[]) => unknown] as const;
+    });
+
+const asynchronous = ['attend', 'retrieve'];
+
+describe.each([
+  ['MemoryStream', MemoryStream, 14],
+  ['Device', Device, 4],
+])('every member of %s', (_, Class, count) => {
+  test('refuses other receivers', async () => {
+    const stream = device.createStream({ heads: 1, headDim: 1 });
+    const [same, other] = Class === MemoryStream ? [stream, device] : [device, stream];
+    const receivers: [string, unknown][] = [
+      ['undefined', undefined],
+      ['null', null],
+      ['a number', 5],
+      ['an object', {}],
+      ['an object with the prototype', Object.create(Class.prototype)],
+      ['a proxy', new Proxy(same, {})],
+      ['a derived object', Object.create(same)],
+      ['the prototype', Class.prototype],
+      ['the other class', other],
+    ];
+    const found = members(Class as { prototype: object });
+    expect(found.length).toBeGreaterThanOrEqual(count);
+    const input = { q: new Float32Array(1), k: new Float32Array(1), v: new Float32Array(1) };
+    for (const [name, member] of found) {
+      for (const [, receiver] of receivers) {
+        const call = () => member.call(receiver, input);
+        if (asynchronous.includes(name)) await expectReject(call as () => Promise<unknown>, TYPE);
+        else expectThrow(call, TYPE);
+      }
+    }
+    expect([stream.closed, stream.tokens]).toEqual([false, 0]);
+    stream.close();
+  });
+});
