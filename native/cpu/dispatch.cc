@@ -23,7 +23,7 @@ bool has_avx512() {  // x86-64-v4
 
 const Kernels& choose() {
   const char* wish = std::getenv("INFINI_STREAM_SIMD");
-  auto wanted = [&](const Kernels& kernels) { return !wish || !*wish || std::strcmp(wish, kernels.name) == 0; };
+  [[maybe_unused]] auto wanted = [&](const Kernels& kernels) { return !wish || !*wish || std::strcmp(wish, kernels.name) == 0; };
 #if defined(INFINI_HAVE_AVX512)
   if (has_avx512() && wanted(avx512::kernels)) return avx512::kernels;
 #endif

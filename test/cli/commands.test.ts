@@ -172,7 +172,9 @@ describe('demo', () => {
   });
 
   test('stops at once on SIGINT', async () => {
-    const child = spawn(process.execPath, [main, 'demo'], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = spawn(process.execPath, [main, 'demo', '--tokens', '300000', ...SMALL], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     let stderr = '';
     child.stderr.setEncoding('utf8');
     const interrupted = new Promise<number>((resolve) => {

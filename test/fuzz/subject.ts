@@ -15,7 +15,9 @@ export class Violation extends Error {}
  * attendSync: whatever else happened to the stream must not show in its results or its state.
  */
 export class Subject {
+  /** Promises that have not settled; and those among them whose calls are certainly queued, not refused at once. */
   pending = 0;
+  queued = 0;
   closed = false;
   /** A call of unknown content may have changed the stream: the twin is worth nothing until it is a fork again. */
   #adrift = false;
