@@ -61,7 +61,8 @@ void Engine::thread_main() {
       run_units(call, lock);
       --call->stream->limit->running;
     } else {
-      changed_.wait(lock);
+      // Not wait(): its symbol is newer than the libstdc++ of RHEL 9.
+      changed_.wait_for(lock, std::chrono::hours(1));
     }
   }
 }

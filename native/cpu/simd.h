@@ -51,7 +51,7 @@ inline Doubles widen(const float* from) {
 #elif defined(__AVX2__)
   return (Doubles)_mm256_cvtps_pd(_mm_loadu_ps(from));
 #elif defined(__x86_64__)
-  return (Doubles)_mm_cvtps_pd(_mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(from))));
+  return (Doubles)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadu_si64(from)));
 #else
   return __builtin_convertvector(load_as<HalfFloats>(from), Doubles);
 #endif
@@ -63,7 +63,7 @@ inline void store_narrowed(float* to, Doubles value) {
 #elif defined(__AVX2__)
   _mm_storeu_ps(to, _mm256_cvtpd_ps((__m256d)value));
 #elif defined(__x86_64__)
-  _mm_store_sd(reinterpret_cast<double*>(to), _mm_castps_pd(_mm_cvtpd_ps((__m128d)value)));
+  _mm_storeu_si64(to, _mm_castps_si128(_mm_cvtpd_ps((__m128d)value)));
 #else
   store(to, __builtin_convertvector(value, HalfFloats));
 #endif

@@ -18,7 +18,7 @@ export class Subject {
   /** Promises that have not settled; and those among them whose calls are certainly queued, not refused at once. */
   pending = 0;
   queued = 0;
-  closed = false;
+  #closed = false;
   /** A call of unknown content may have changed the stream: the twin is worth nothing until it is a fork again. */
   #adrift = false;
   #twin: MemoryStream;
@@ -34,20 +34,25 @@ export class Subject {
     return new Subject(device.createStream(config), safe.createStream(config));
   }
 
+  // A twin that was forked from the stream lives on the stream's device, and may be closed with it.
+  get #lost(): boolean {
+    return this.#adrift || this.#twin.closed;
+  }
+
   lose(): void {
     this.#adrift = true;
   }
 
   /** Repeats a call that succeeded. */
   agree(inputs: Inputs, result: Tensor): void {
-    if (this.#adrift) return;
+    if (this.#lost) return;
     if (!bytesOf(this.#repeat(inputs)).equals(bytesOf(result)))
       throw new Violation('a result differs from its twin');
   }
 
   /** Repeats a call that was refused for its numbers. */
   agreeOnRefusal(inputs: Inputs, error: { code?: string; tensor?: string; token?: number }): void {
-    if (this.#adrift) return;
+    if (this.#lost) return;
     try {
       this.#repeat(inputs);
     } catch (twin) {
@@ -66,18 +71,19 @@ export class Subject {
 
   reset(): void {
     this.stream.reset();
-    this.#twin.reset();
+    if (!this.#lost) this.#twin.reset();
   }
 
   fork(): Subject {
-    const copy = new Subject(this.stream.fork(), this.#twin.fork());
+    const stream = this.stream.fork();
+    const copy = new Subject(stream, this.#lost ? stream.fork() : this.#twin.fork());
     copy.#adrift = this.#adrift;
     return copy;
   }
 
   /** Compares everything that can be seen, where nothing is pending. */
   compare(): void {
-    if (this.closed || this.pending > 0) return;
+    if (this.#closed || this.pending > 0) return;
     if (this.#adrift) {
       this.#twin.close();
       this.#twin = this.stream.fork();
@@ -86,9 +92,25 @@ export class Subject {
     expectSame(stateOf(this.stream), stateOf(this.#twin), 'a stream differs from its twin');
   }
 
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   close(): void {
+    this.#closed = true;
     this.stream.close();
-    this.#twin.close();
+    if (this.pending === 0) this.#twin.close();
+  }
+
+  /** Counts a promise until the returned function is called; calls that were done may settle after close(). */
+  begin(queued = false): () => void {
+    this.pending++;
+    if (queued) this.queued++;
+    return () => {
+      this.pending--;
+      if (queued) this.queued--;
+      if (this.#closed && this.pending === 0) this.#twin.close();
+    };
   }
 }
 

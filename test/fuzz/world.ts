@@ -1,4 +1,4 @@
-import { type Device, type DType, listDevices, MemoryStream, openDevice, type StreamConfig } from '../../lib';
+import { type Device, type DType, listDevices, openDevice, type StreamConfig } from '../../lib';
 import { errorClasses, type InfiniError } from '../../lib/errors';
 import type { Rng } from '../support/rng';
 import { detach, resize } from './arrays';
@@ -91,7 +91,7 @@ export class World {
     call: () => unknown,
     done: (value: unknown) => void,
     failed: (code: string, error: unknown) => void,
-  ) {
+  ): void {
     let promise: unknown;
     try {
       promise = call();
@@ -177,7 +177,6 @@ export class World {
   }
 
   drop(subject: Subject): void {
-    subject.closed = true;
     this.subjects = this.subjects.filter((other) => other !== subject);
     subject.close();
   }
@@ -225,5 +224,3 @@ export class World {
     for (const subject of [...this.subjects]) if (subject.stream.closed) this.drop(subject);
   }
 }
-
-export const isStream = (value: unknown): value is MemoryStream => value instanceof MemoryStream;

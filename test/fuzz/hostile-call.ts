@@ -1,0 +1,106 @@
+import { anyArray, place } from './arrays';
+import { type AnyCall, METHODS, prepare, signalOf } from './valid-call';
+import type { World } from './world';
+
+/** A call with something wrong in it, or some trap: whether it succeeds is open, how it fails is not. */
+export function hostileCall(world: World, subject = world.subject()): void {
+  const { rng, hostile } = world;
+  const { method, placed, input, outLength } = prepare(world, subject, rng.pick(METHODS));
+  for (const { raw } of Object.values(placed)) world.remember(raw.buffer);
+  let given: unknown = input;
+  let options: unknown = {};
+  const option = () => options as Record<string, unknown>;
+  const spoil: (() => void)[] = [
+    () => {
+      input[rng.pick(['q', 'k', 'v', 'extra'])] = hostile.anything();
+    },
+    () => {
+      input[rng.pick(['q', 'k', 'v'])] = anyArray(hostile);
+    },
+    () => {
+      input[rng.pick(['q', 'k', 'v'])] = rng.pick([placed.q.array, placed.q.raw.subarray(1)]);
+    },
+    () => {
+      delete input[rng.pick(['q', 'k', 'v'])];
+    },
+    () => {
+      given = hostile.lure(given as Record<string, unknown>);
+    },
+    () => {
+      given = hostile.proxy(given as object);
+    },
+    () => {
+      given = hostile.anything();
+    },
+    () => {
+      option().out = anyArray(hostile);
+    },
+    () => {
+      option().out = place(hostile, subject.stream.config.dtype, outLength).array;
+    },
+    () => {
+      const { array } = place(hostile, subject.stream.config.dtype, outLength, true);
+      option().out = Object.defineProperty(array, 'then', { get: () => hostile.ambush(undefined) });
+    },
+    () => {
+      option().out = hostile.anything();
+    },
+    () => {
+      option().signal = hostile.anything();
+    },
+    () => {
+      option().signal = fakeSignal(world);
+    },
+    () => {
+      option().extra = 1;
+    },
+    () => {
+      options = hostile.lure(options as Record<string, unknown>);
+    },
+    () => {
+      options = hostile.anything();
+    },
+  ];
+  for (let i = rng.int(1, 3); i > 0; i--) {
+    if (typeof options !== 'object' || options === null) options = {};
+    if (typeof given !== 'object' || given === null) given = input;
+    try {
+      rng.pick(spoil)();
+    } catch (error) {
+      if (!hostile.threw(error) && !(error instanceof TypeError)) throw error; // a trap that we sprang ourselves
+    }
+  }
+  hostile.notes.push(`hostile ${method}`);
+  subject.lose();
+  const call = () => (subject.stream[method] as AnyCall).call(subject.stream, given, options);
+  if (method.endsWith('Sync')) world.try(method, call);
+  else {
+    const end = subject.begin();
+    world.follow(method, call, end, end);
+  }
+}
+
+/** Signals that are none, or that are one with traps. */
+function fakeSignal(world: World): unknown {
+  const { rng, hostile } = world;
+  const real = signalOf(world);
+  const trap = (name: PropertyKey) =>
+    Object.defineProperty(real, name, { get: () => hostile.ambush(undefined), configurable: true });
+  return hostile.note(
+    'signal',
+    rng.pick<() => unknown>([
+      () => ({ aborted: false, addEventListener() {}, removeEventListener() {} }),
+      () => new EventTarget(),
+      () => Object.create(AbortSignal.prototype),
+      () => Object.create(real),
+      () => hostile.proxy(real),
+      () => trap('reason'),
+      () => trap('aborted'),
+      () => trap('addEventListener'),
+      () => trap('constructor'),
+      () => AbortSignal.abort(hostile.anything()),
+      () => AbortSignal.timeout(rng.int(0, 5)),
+      () => Object.freeze(real),
+    ])(),
+  );
+}

@@ -1,0 +1,70 @@
+import { type Device, openDevice, type StreamConfig } from '../../lib';
+import { makeInput } from '../support/inputs';
+import { Pair } from '../support/pair';
+import { seededTest } from '../support/seeded';
+
+/** Few, but as they are used: long segments, many tokens a call, many segments a call. */
+let device: Device;
+beforeAll(() => {
+  device = openDevice('cpu');
+});
+afterAll(() => device.close());
+
+const CASES: { name: string; config: StreamConfig; calls: number[] }[] = [
+  {
+    name: 'the default configuration over two segments of 2048',
+    config: { heads: 1, headDim: 64 },
+    calls: [5000, 1, 100],
+  },
+  {
+    name: 'one open segment of 4000 tokens',
+    config: {
+      heads: 1,
+      headDim: 16,
+      valueDim: 8,
+      segmentLength: 65536,
+      rope: { theta: 500_000 },
+      emptyRead: 'local',
+    },
+    calls: [3900, 100],
+  },
+  {
+    name: 'ten thousand segments in one call',
+    config: { heads: 2, kvHeads: 1, headDim: 8, segmentLength: 1, rule: 'linear' },
+    calls: [10_000, 3],
+  },
+  {
+    name: 'a thousand segments in one call, by the delta rule',
+    config: { heads: 2, kvHeads: 1, headDim: 32, segmentLength: 7, rule: 'delta', gate: 2 },
+    calls: [7003, 10],
+  },
+  {
+    name: 'sixty-four heads in eight groups',
+    config: {
+      heads: 64,
+      kvHeads: 8,
+      headDim: 64,
+      segmentLength: 32,
+      dtype: 'bfloat16',
+      rope: { theta: 10_000 },
+    },
+    calls: [100, 1],
+  },
+  {
+    name: 'a thousand and twenty-four heads of one number',
+    config: { heads: 1024, headDim: 1, segmentLength: 4 },
+    calls: [17],
+  },
+];
+
+for (const { name, config, calls } of CASES) {
+  seededTest(`${name}: agrees with the reference`, async (rng) => {
+    const pair = new Pair(device, config);
+    const v = config.headDim === 1 ? () => 2 + rng.normal() : undefined;
+    for (const tokens of calls) await pair.attend(makeInput(pair.stream.config, tokens, rng, { v }), 'async');
+    await pair.retrieve(makeInput(pair.stream.config, 3, rng).q, 'async');
+    pair.expectMemory(5e-6); // thousands of segments, each with its rounding
+    expect(pair.compared).toBe(calls.length + 2);
+    pair.close();
+  });
+}
