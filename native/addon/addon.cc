@@ -1,7 +1,7 @@
 // Where Node enters.
-#include "bindings.h"
-#include "convert.h"
-#include "environment.h"
+#include "addon/bindings.h"
+#include "addon/convert.h"
+#include "addon/environment.h"
 
 namespace infini {
 

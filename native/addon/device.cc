@@ -1,8 +1,8 @@
 // Devices: listing, opening, closing, and making streams on them.
-#include "bindings.h"
-#include "convert.h"
+#include "addon/bindings.h"
+#include "addon/convert.h"
 #include "devices.h"
-#include "handles.h"
+#include "addon/handles.h"
 
 namespace infini {
 namespace {

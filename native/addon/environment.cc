@@ -1,7 +1,7 @@
-#include "environment.h"
+#include "addon/environment.h"
 
-#include "convert.h"
-#include "handles.h"
+#include "addon/convert.h"
+#include "addon/handles.h"
 
 namespace infini {
 namespace {

@@ -1,4 +1,4 @@
-#include "handles.h"
+#include "addon/handles.h"
 
 namespace infini {
 

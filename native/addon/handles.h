@@ -5,7 +5,7 @@
 #include <unordered_set>
 
 #include "core/engine.h"
-#include "environment.h"
+#include "addon/environment.h"
 
 namespace infini {
 

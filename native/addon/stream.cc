@@ -1,10 +1,10 @@
 // Streams: one function per method of lib/stream.ts.
 #include <cstring>
 
-#include "bindings.h"
-#include "convert.h"
+#include "addon/bindings.h"
+#include "addon/convert.h"
 #include "core/memory_budget.h"
-#include "handles.h"
+#include "addon/handles.h"
 
 namespace infini {
 

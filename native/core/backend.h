@@ -6,9 +6,9 @@
 #include <memory>
 #include <string>
 
-#include "config.h"
-#include "ledger.h"
-#include "segments.h"
+#include "core/config.h"
+#include "core/ledger.h"
+#include "core/segments.h"
 
 namespace infini {
 

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <utility>
 
-#include "ledger.h"
+#include "core/ledger.h"
 
 namespace infini {
 

@@ -1,9 +1,9 @@
-#include "config.h"
+#include "core/config.h"
 
 #include <cmath>
 #include <cstdio>
 
-#include "error.h"
+#include "core/error.h"
 
 namespace infini {
 namespace {

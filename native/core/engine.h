@@ -9,8 +9,8 @@
 #include <mutex>
 #include <vector>
 
-#include "backend.h"
-#include "stream.h"
+#include "core/backend.h"
+#include "core/stream.h"
 
 namespace infini {
 

@@ -1,4 +1,4 @@
-#include "memory_budget.h"
+#include "core/memory_budget.h"
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 #include <optional>
 #include <sstream>
 
-#include "error.h"
+#include "core/error.h"
 
 namespace infini {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "ledger.h"
+#include "core/ledger.h"
 
 namespace infini {
 

@@ -6,9 +6,9 @@
 #include <memory>
 #include <optional>
 
-#include "backend.h"
-#include "buffer.h"
-#include "error.h"
+#include "core/backend.h"
+#include "core/buffer.h"
+#include "core/error.h"
 
 namespace infini {
 

@@ -5,7 +5,7 @@
 // where it is large, each of the three steps is a stage whose units are tiles of a head.
 #include <algorithm>
 
-#include "call_work.h"
+#include "cpu/call_work.h"
 
 namespace infini::cpu {
 namespace {

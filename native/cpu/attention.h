@@ -7,7 +7,7 @@
 // whether its keys came in this call or long before.
 #pragma once
 
-#include "retrieval.h"
+#include "cpu/retrieval.h"
 
 extern "C" double exp(double);
 

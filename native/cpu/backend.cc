@@ -1,9 +1,9 @@
-#include "backend.h"
+#include "cpu/backend.h"
 
 #include <fstream>
 
-#include "kernels.h"
-#include "stream_state.h"
+#include "cpu/kernels.h"
+#include "cpu/stream_state.h"
 
 namespace infini::cpu {
 namespace {

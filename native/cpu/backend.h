@@ -1,7 +1,7 @@
 // The CPU as a device.
 #pragma once
 
-#include "../core/backend.h"
+#include "core/backend.h"
 
 namespace infini::cpu {
 

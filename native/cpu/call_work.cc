@@ -1,4 +1,4 @@
-#include "call_work.h"
+#include "cpu/call_work.h"
 
 #include <algorithm>
 

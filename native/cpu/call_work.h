@@ -1,8 +1,8 @@
 // What attend and retrieve have in common on the CPU: the check of their inputs and the record of a failure.
 #pragma once
 
-#include "../core/error.h"
-#include "stream_state.h"
+#include "core/error.h"
+#include "cpu/stream_state.h"
 
 namespace infini::cpu {
 

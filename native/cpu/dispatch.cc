@@ -2,7 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "kernels.h"
+#include "cpu/kernels.h"
 
 namespace infini::cpu {
 namespace {

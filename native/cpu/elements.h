@@ -1,7 +1,7 @@
 // Elements as they travel (float32, bfloat16, float16) to and from arithmetic types.
 #pragma once
 
-#include "simd.h"
+#include "cpu/simd.h"
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 

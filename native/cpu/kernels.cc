@@ -1,6 +1,6 @@
 // Compiled once for each SIMD level, into a namespace of that name.
-#include "attention.h"
-#include "state.h"
+#include "cpu/attention.h"
+#include "cpu/state.h"
 
 #define INFINI_TEXT_OF(name) #name
 #define INFINI_TEXT(name) INFINI_TEXT_OF(name)

@@ -3,7 +3,7 @@
 // why results do not depend on how rows are grouped into calls, tiles or threads.
 #pragma once
 
-#include "simd.h"
+#include "cpu/simd.h"
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 

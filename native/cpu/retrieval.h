@@ -3,10 +3,10 @@
 // float32 would need each row of sigma scaled by its largest element first (the quotient does not change).
 #pragma once
 
-#include "elements.h"
-#include "matmul.h"
-#include "vector_math.h"
-#include "workspace.h"
+#include "cpu/elements.h"
+#include "cpu/matmul.h"
+#include "cpu/vector_math.h"
+#include "cpu/workspace.h"
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 

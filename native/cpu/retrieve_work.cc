@@ -1,7 +1,7 @@
 // stream.retrieve on the CPU: A_mem alone, for any number of queries, from what is absorbed. Changes nothing.
 #include <algorithm>
 
-#include "call_work.h"
+#include "cpu/call_work.h"
 
 namespace infini::cpu {
 namespace {

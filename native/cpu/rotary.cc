@@ -1,4 +1,4 @@
-#include "rotary.h"
+#include "cpu/rotary.h"
 
 #include <cmath>
 #include <map>

@@ -3,8 +3,8 @@
 
 #include <memory>
 
-#include "../core/buffer.h"
-#include "kernels.h"
+#include "core/buffer.h"
+#include "cpu/kernels.h"
 
 namespace infini::cpu {
 

@@ -1,4 +1,4 @@
-#include "segment_cache.h"
+#include "cpu/segment_cache.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,9 +1,9 @@
 // The open segment's keys and values, in the stream's dtype, as the kernels want to read them.
 #pragma once
 
-#include "../core/backend.h"
-#include "../core/buffer.h"
-#include "kernels.h"
+#include "core/backend.h"
+#include "core/buffer.h"
+#include "cpu/kernels.h"
 
 namespace infini::cpu {
 

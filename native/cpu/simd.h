@@ -12,7 +12,7 @@
 #pragma GCC diagnostic ignored "-Wpsabi"                // vectors never cross a call boundary here
 #endif
 
-#include "kernels.h"
+#include "cpu/kernels.h"
 
 #if defined(__AVX512F__)
 #define INFINI_VECTOR_BYTES 64

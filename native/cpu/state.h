@@ -3,7 +3,7 @@
 // a thousand times smaller than V survives, and so does a sum that nearly cancels.
 #pragma once
 
-#include "retrieval.h"
+#include "cpu/retrieval.h"
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 

@@ -1,10 +1,10 @@
-#include "stream_state.h"
+#include "cpu/stream_state.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "../core/memory_budget.h"
+#include "core/memory_budget.h"
 
 namespace infini::cpu {
 

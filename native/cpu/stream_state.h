@@ -3,10 +3,10 @@
 
 #include <vector>
 
-#include "../core/backend.h"
-#include "../core/buffer.h"
-#include "rotary.h"
-#include "segment_cache.h"
+#include "core/backend.h"
+#include "core/buffer.h"
+#include "cpu/rotary.h"
+#include "cpu/segment_cache.h"
 
 namespace infini::cpu {
 

@@ -1,7 +1,7 @@
 // exp and the feature map sigma(x) = ELU(x) + 1, as vectors.
 #pragma once
 
-#include "simd.h"
+#include "cpu/simd.h"
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "kernels.h"
+#include "cpu/kernels.h"
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
