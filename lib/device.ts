@@ -53,7 +53,7 @@ export class Device {
   }
 
   [Symbol.dispose](): void {
-    this.close();
+    native.closeDevice(Device.#of(this, '[Symbol.dispose]'));
   }
 }
 

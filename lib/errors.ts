@@ -1,3 +1,5 @@
+import { types } from 'node:util';
+
 /** The stable codes of everything this package throws or rejects with, and the class that carries each. */
 export const errorClasses = {
   /** Wrong JavaScript type, missing or unknown key, illegal receiver or constructor. */
@@ -60,6 +62,12 @@ export function expected(code: ErrorCode, name: string, what: string, received: 
   return fail(code, `Expected ${what} for "${name}" but received ${describe(received)}`);
 }
 
+// The intrinsic getter: a typed array may carry a tag of its own.
+const typedArrayName = Object.getOwnPropertyDescriptor(
+  Object.getPrototypeOf(Uint8Array.prototype),
+  Symbol.toStringTag,
+)?.get as () => string;
+
 /** A short, safe description: never runs user code. */
 export function describe(value: unknown): string {
   switch (typeof value) {
@@ -71,16 +79,11 @@ export function describe(value: unknown): string {
       return 'a symbol';
     case 'function':
       return 'a function';
-    case 'object': {
+    case 'object':
       if (value === null) return 'null';
-      const tag = Object.prototype.toString;
-      try {
-        if (Array.isArray(value)) return 'an array';
-        return ArrayBuffer.isView(value) ? `a ${tag.call(value).slice(8, -1)}` : 'an object';
-      } catch {
-        return 'an object'; // a revoked proxy
-      }
-    }
+      if (types.isProxy(value)) return 'an object'; // Array.isArray throws on a revoked one
+      if (Array.isArray(value)) return 'an array';
+      return types.isTypedArray(value) ? `a ${typedArrayName.call(value)}` : 'an object';
     default:
       return String(value);
   }

@@ -210,7 +210,8 @@ export class MemoryStream {
   }
 
   [Symbol.dispose](): void {
-    this.close();
+    MemoryStream.#check(this, '[Symbol.dispose]');
+    native.closeStream(this.#native);
   }
 
   #checkOpen(): void {

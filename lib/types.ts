@@ -94,7 +94,7 @@ export interface DeviceStats {
   scratchBytes: number;
   stagingBytes: number;
   tableBytes: number;
-  /** Bytes of scratch and staging kept for the next call of the same shape; at most 64 MiB. */
+  /** Bytes of scratch and staging kept for the next call of the same shape; at most 8 blocks and 64 MiB. */
   idleBytes: number;
   /** Asynchronous calls that have not settled. */
   pendingCalls: number;

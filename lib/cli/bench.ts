@@ -25,8 +25,14 @@ export function benchCommand(): Command {
     .description('measure prefill, decode and bytes held, for each segment length with each head size')
     .option('--heads <n>', 'query heads', whole(1), 8)
     .option('--kv-heads <n>', 'key and value heads (default: heads)', whole(1))
-    .option('--head-dim <list>', 'components of keys and values', wholes(1), [64, 128])
-    .option('--segment <list>', 'segment lengths', wholes(1), [512, 2048])
+    .addOption(
+      new Option('--head-dim <list>', 'components of keys and values')
+        .argParser(wholes(1))
+        .default([64, 128], '64,128'),
+    )
+    .addOption(
+      new Option('--segment <list>', 'segment lengths').argParser(wholes(1)).default([512, 2048], '512,2048'),
+    )
     .addOption(
       new Option('--dtype <type>', 'of q, k, v and the output')
         .choices(['float32', 'bfloat16', 'float16'])

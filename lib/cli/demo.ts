@@ -40,8 +40,8 @@ export function demoCommand(): Command {
     .option('--device <id>', 'auto, cpu, cuda or cuda:<n>', 'auto')
     .option('--heads <n>', 'heads, each with its own hash', whole(1), 16)
     .option('--head-dim <n>', 'components of a key: the slots of a head', whole(1), 64)
-    .option('--value-dim <n>', 'components of a value', whole(1), 32)
-    .option('--segment <n>', 'segment length', whole(1), 256)
+    .option('--value-dim <n>', 'components of a value', whole(1), 16)
+    .option('--segment <n>', 'segment length', whole(1), 128)
     .addOption(
       new Option('--rule <rule>', 'how a segment is absorbed').choices(['delta', 'linear']).default('delta'),
     )

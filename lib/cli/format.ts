@@ -1,10 +1,17 @@
 /** 1234567 -> '1,234,567' */
 export const count = (value: number): string => Math.round(value).toLocaleString('en-US');
 
+/** Three digits and a decimal unit. */
 export function bytes(value: number): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB'];
-  const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log10(value) / 3));
-  return `${(value / 1000 ** power).toPrecision(power === 0 ? 6 : 3).replace(/\.?0+$/, '')} ${units[power]}`;
+  let power = 0;
+  let scaled = value;
+  while (scaled >= 999.5 && power < units.length - 1) {
+    scaled /= 1000;
+    power++;
+  }
+  const decimals = power === 0 || scaled >= 99.95 ? 0 : scaled >= 9.995 ? 1 : 2;
+  return `${scaled.toFixed(decimals)} ${units[power]}`;
 }
 
 export const plural = (n: number, word: string): string => `${count(n)} ${word}${n === 1 ? '' : 's'}`;

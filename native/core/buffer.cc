@@ -9,10 +9,11 @@ namespace infini {
 namespace {
 
 // The last few large blocks of scratch and staging, for the next call of the same shape: taking 32 MB from the
-// system and giving it back costs some 8000 page faults, a tenth of the call's own time.
+// system and giving it back costs some 8000 page faults, a tenth of the call's own time. Few, so that calls of ever
+// new sizes do not fill memory with blocks that nobody will want again.
 class IdleBlocks {
  public:
-  static constexpr size_t kSmallest = 64 << 10;
+  static constexpr size_t kSmallest = 64 << 10, kMostBlocks = 8;
 #if defined(__SANITIZE_ADDRESS__)
   static constexpr size_t kMost = 0;  // reuse would hide a use after free
 #else
@@ -37,7 +38,7 @@ class IdleBlocks {
     blocks_.push_back({data, bytes, &ledger});
     held_ += bytes;
     ledger.idle_bytes += int64_t(bytes);
-    while (held_ > kMost) {
+    while (held_ > kMost || blocks_.size() > kMostBlocks) {
       std::free(blocks_.front().data);
       forget(blocks_.front());
       blocks_.pop_front();

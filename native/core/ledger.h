@@ -9,7 +9,7 @@ namespace infini {
 struct Ledger {
   // Held now.
   std::atomic<int64_t> streams{0}, stream_bytes{0}, scratch_bytes{0}, staging_bytes{0}, table_bytes{0};
-  std::atomic<int64_t> idle_bytes{0};  // scratch and staging kept for the next call, at most 64 MiB
+  std::atomic<int64_t> idle_bytes{0};  // scratch and staging kept for the next call
   std::atomic<int64_t> pending_calls{0};
   // Promised to streams but not written yet: free memory that is already spoken for.
   std::atomic<int64_t> untouched_bytes{0};

@@ -1,5 +1,5 @@
 import { type Device, openDevice, type StreamConfig } from '../../lib';
-import { makeInput } from '../support/inputs';
+import { around, makeInput } from '../support/inputs';
 import { Pair } from '../support/pair';
 import { seededTest } from '../support/seeded';
 
@@ -29,14 +29,14 @@ const CASES: { name: string; config: StreamConfig; calls: number[] }[] = [
     calls: [3900, 100],
   },
   {
-    name: 'ten thousand segments in one call',
+    name: 'five hundred segments in one call',
     config: { heads: 2, kvHeads: 1, headDim: 8, segmentLength: 1, rule: 'linear' },
-    calls: [10_000, 3],
+    calls: [500, 3],
   },
   {
-    name: 'a thousand segments in one call, by the delta rule',
+    name: 'three hundred segments in one call, by the delta rule',
     config: { heads: 2, kvHeads: 1, headDim: 32, segmentLength: 7, rule: 'delta', gate: 2 },
-    calls: [7003, 10],
+    calls: [2103, 10],
   },
   {
     name: 'sixty-four heads in eight groups',
@@ -60,10 +60,10 @@ const CASES: { name: string; config: StreamConfig; calls: number[] }[] = [
 for (const { name, config, calls } of CASES) {
   seededTest(`${name}: agrees with the reference`, async (rng) => {
     const pair = new Pair(device, config);
-    const v = config.headDim === 1 ? () => 2 + rng.normal() : undefined;
+    const v = around(2); // the roundings of hundreds of segments should not meet values that cancel
     for (const tokens of calls) await pair.attend(makeInput(pair.stream.config, tokens, rng, { v }), 'async');
     await pair.retrieve(makeInput(pair.stream.config, 3, rng).q, 'async');
-    pair.expectMemory(5e-6); // thousands of segments, each with its rounding
+    pair.expectMemory();
     expect(pair.compared).toBe(calls.length + 2);
     pair.close();
   });

@@ -157,6 +157,21 @@ describe.each(['linear', 'delta'] as const)('by the %s rule', (rule) => {
     await check({ rule, dtype: 'float16' }, [{ v: around(0, 1e4) }, { v: around(0, 1e4) }], rng);
   });
 
+  seededTest('sigma spans the whole range of float32', async (rng) => {
+    const sign = (r: Rng) => (r.bits() % 2 === 0 ? 1 : -1);
+    const largest: Draw = (r) => sign(r) * r.uniform(1e37, 3e38);
+    const everything: Draw = (r) => r.uniform(-86, 80);
+    const edge: Draw = (r) => r.uniform(-88, -84);
+    const cases: { draws: Draws; scale: number }[] = [
+      { draws: { k: largest, v: around(0, 1e-6) }, scale: 1e-38 },
+      { draws: { q: largest }, scale: 1e-38 },
+      { draws: { k: around(0, 1e18), q: around(0, 1e18), v: around(0, 1e-3) }, scale: 1e-36 },
+      { draws: { k: everything, q: everything }, scale: 1e-3 },
+      { draws: { k: edge, q: edge, v: around(3) }, scale: 1e-3 },
+    ];
+    for (const { draws, scale } of cases) await check({ rule, scale }, [draws, draws, draws], rng);
+  });
+
   seededTest('keys of +-1e4 are read by queries of +-1e4', async (rng) => {
     const big = around(0, 1e4);
     await check(

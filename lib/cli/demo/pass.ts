@@ -7,13 +7,19 @@ const CALL_BYTES = 12e6;
 /** While one call is computed, the next one is made ready and copied. */
 const IN_FLIGHT = 2;
 
+/** What the clock says, and what all threads of this process together worked: a busy machine changes the first. */
+export interface TokenTime {
+  wall: number;
+  processor: number;
+}
+
 export interface PassTimes {
   tokens: number;
   seconds: number;
   tokensPerSecond: number;
   /** Microseconds a token, median over the calls of the first and of the last tenth of the text. */
-  firstTenth: number;
-  lastTenth: number;
+  firstTenth: TokenTime;
+  lastTenth: TokenTime;
   /** Resident memory of the process after a tenth of the text and at its end, in bytes. */
   rssAtTenth: number;
   rssAtEnd: number;
@@ -80,19 +86,22 @@ export async function streamText(
   const writer = new FeatureWriter(text, openings, features, size);
   const outs = Array.from({ length: IN_FLIGHT }, () => new Float32Array(size * heads * valueDim));
   const pending: { end: number; call: Promise<unknown> }[] = [];
-  const perToken: number[] = [];
+  const perToken: TokenTime[] = [];
   let rssAtTenth = 0;
   let done = 0;
   const begin = performance.now();
   let last = begin;
+  let worked = processorTime();
 
   const settle = async () => {
     const { end, call } = pending[0];
     await call;
     pending.shift();
     const now = performance.now();
-    perToken.push((1000 * (now - last)) / (end - done));
+    const work = processorTime();
+    perToken.push({ wall: (1000 * (now - last)) / (end - done), processor: (work - worked) / (end - done) });
     last = now;
+    worked = work;
     done = end;
     if (rssAtTenth === 0 && done * 10 >= text.length) rssAtTenth = process.memoryUsage.rss();
     onProgress(done);
@@ -119,9 +128,20 @@ export async function streamText(
     tokens: text.length,
     seconds,
     tokensPerSecond: text.length / seconds,
-    firstTenth: median(perToken.slice(0, tenth)),
-    lastTenth: median(perToken.slice(-tenth)),
+    firstTenth: typical(perToken.slice(0, tenth)),
+    lastTenth: typical(perToken.slice(-tenth)),
     rssAtTenth,
     rssAtEnd: process.memoryUsage.rss(),
   };
+}
+
+const typical = (times: TokenTime[]): TokenTime => ({
+  wall: median(times.map(({ wall }) => wall)),
+  processor: median(times.map(({ processor }) => processor)),
+});
+
+/** Microseconds. */
+function processorTime(): number {
+  const { user, system } = process.cpuUsage();
+  return user + system;
 }

@@ -22,9 +22,9 @@ export function introduction(name: string, characters: number, settings: DemoRes
     ...again,
     `  hidden    ${plural(needles, 'pass key')} of ${plural(digits, 'digit')}, drawn with --seed ${seed}`,
     `  stream    ${plural(heads, 'head')}, keys of ${headDim}, values of ${valueDim}, segments of ${segment}, rule ${rule}`,
-    '  features  q, k and v are written by hand, not learned: v codes the next character,',
-    '            k stays shut (sigma(k) = 4e-18) but after a marker phrase. A trained model',
-    '            must learn to select so; this shows what the memory then does.',
+    '  features  q, k and v are written by hand, not learned: v codes the next',
+    '            character, k stays shut (sigma = 4e-18) but after a marker phrase.',
+    '            A model must learn to select so; this shows what memory then does.',
     '',
   ].join('\n');
 }
@@ -38,20 +38,26 @@ function recall({ needles, marker, otherMarker, scores, settings }: DemoResult):
   const rows = needles.map((needle) => {
     const read = READINGS.map((reading) => needle.read[reading]);
     read[0] += needle.read.memory === needle.key ? ' recalled' : ' FAILED';
-    return [percent(needle.depth), count(needle.token), needle.label, needle.key, ...read];
+    return [
+      percent(Math.floor(1000 * needle.depth) / 1000),
+      count(needle.token),
+      needle.label,
+      needle.key,
+      ...read,
+    ];
   });
   const right = (reading: Reading) => `${scores[reading].digitsRight}/${scores[reading].digits}`;
   const total = ['', '', 'digits right', '', ...READINGS.map(right)];
   const guessed = (CHANCE * settings.needles * settings.digits).toFixed(1);
   return [
-    'Recall by depth, from retrieveSync alone: neither text nor keys and values are kept',
+    'Recall by depth, through the memory alone (retrieveSync)',
     '',
     table([heading, ...rows, total], '>><<<<<<'),
     '',
     `  asked     "${marker}… is "`,
     '  untold    a second stream: the same text without the sentences',
     '  reset     a fork of this stream, its memory emptied before reading',
-    `  other     asked with another document's "${otherMarker}… is "`,
+    `  other     "${otherMarker}… is ", of another document`,
     `  chance    a guess is right for ${percent(CHANCE)} of the digits: ${guessed} of ${scores.memory.digits}`,
   ].join('\n');
 }
@@ -70,7 +76,8 @@ function verdict({ recalled, controlsAtChance, scores, opened, settings }: DemoR
 }
 
 function speed({ times, bytes: held, settings, device }: DemoResult): string {
-  const change = times.lastTenth / times.firstTenth - 1;
+  const { firstTenth: first, lastTenth: last } = times;
+  const change = (clock: 'wall' | 'processor') => signed(last[clock] / first[clock] - 1);
   const threads = device.threads === undefined ? '' : `, ${plural(device.threads, 'thread')}, ${device.simd}`;
   const rows = [
     ['device', `${device.id}: ${device.name}${threads}`],
@@ -78,8 +85,14 @@ function speed({ times, bytes: held, settings, device }: DemoResult): string {
       'speed',
       `${count(times.tokensPerSecond)} tokens/s: ${count(times.tokens)} tokens in ${times.seconds.toFixed(1)} s`,
     ],
-    ['per token', `${times.firstTenth.toFixed(1)} µs in the first tenth of the text`],
-    ['', `${times.lastTenth.toFixed(1)} µs in the last (${signed(change)})`],
+    [
+      'per token',
+      `first tenth of the text ${micros(first.wall)}, last tenth ${micros(last.wall)} (${change('wall')})`,
+    ],
+    [
+      '',
+      `processor time          ${micros(first.processor)},            ${micros(last.processor)} (${change('processor')})`,
+    ],
     [
       'stream',
       `${bytes(held.atStart)} at the start, ${bytes(held.stream)} at the end (M and z: ${bytes(held.memory)})`,
@@ -95,4 +108,5 @@ function speed({ times, bytes: held, settings, device }: DemoResult): string {
   return ['Speed and memory', '', table(rows, '<<')].join('\n');
 }
 
+const micros = (value: number): string => `${value.toFixed(1)} µs`;
 const signed = (share: number): string => `${share < 0 ? '-' : '+'}${percent(Math.abs(share))}`;

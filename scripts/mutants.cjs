@@ -1,0 +1,133 @@
+// Tests the tests: puts one fault at a time into a copy of the sources (scripts/mutants/list.cjs), builds it, and
+// expects a test to fail. The copy and its build stay in build-mutants/, so that each fault compiles a file or two.
+//   npm run test:mutants -- [words of the faults' names]
+
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { spawnSync } = require('node:child_process');
+const faults = require('./mutants/list.cjs');
+
+const root = path.join(__dirname, '..');
+const copy = path.join(root, 'build-mutants');
+const parts = [
+  'native',
+  'lib',
+  'test',
+  'scripts',
+  'cuda',
+  'CMakeLists.txt',
+  'jest.config.cjs',
+  'package.json',
+];
+
+// These run the suite again at other SIMD levels or take long, and find nothing that the others do not.
+const left = ['parity/simd', 'parity/long-stream'];
+const patterns = ['test/parity', 'test/contract'];
+
+/** Writes only what differs: the times of the other files tell the build that they need no compiling. */
+function mirror(from, to) {
+  if (fs.statSync(from).isDirectory()) {
+    fs.mkdirSync(to, { recursive: true });
+    const names = fs.readdirSync(from);
+    for (const name of fs.readdirSync(to)) {
+      if (!names.includes(name)) fs.rmSync(path.join(to, name), { recursive: true });
+    }
+    for (const name of names) mirror(path.join(from, name), path.join(to, name));
+    return;
+  }
+  const bytes = fs.readFileSync(from);
+  if (!fs.existsSync(to) || !fs.readFileSync(to).equals(bytes)) fs.writeFileSync(to, bytes);
+}
+
+function copySources() {
+  fs.mkdirSync(copy, { recursive: true });
+  for (const part of parts) mirror(path.join(root, part), path.join(copy, part));
+  const modules = path.join(copy, 'node_modules');
+  fs.rmSync(modules, { force: true });
+  fs.symlinkSync(path.join(root, 'node_modules'), modules, 'junction');
+}
+
+function build() {
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['scripts/build.cjs'], {
+    cwd: copy,
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+  });
+  if (status !== 0) throw new Error(`it does not compile:\n${stdout}${stderr}`);
+}
+
+/** Runs the tests until one fails: undefined when all pass, else the failed test's name. */
+function firstFailure() {
+  const report = path.join(copy, 'report');
+  fs.rmSync(report, { force: true });
+  const { status, signal, stderr } = spawnSync(
+    process.execPath,
+    [
+      path.join(root, 'node_modules/jest/bin/jest.js'),
+      ...['--bail', `--maxWorkers=${os.availableParallelism()}`],
+      ...['--reporters', path.join(__dirname, 'mutants/reporter.cjs')],
+      ...['--testPathIgnorePatterns', ...left, '--testPathPatterns', ...patterns],
+    ],
+    {
+      cwd: copy,
+      encoding: 'utf8',
+      env: { ...process.env, MUTANTS_REPORT: report },
+      timeout: 600_000,
+      maxBuffer: 1 << 28,
+    },
+  );
+  if (status === 0) return undefined;
+  if (fs.existsSync(report)) {
+    return fs.readFileSync(report, 'utf8').split('\n')[0].replace(path.join(copy, 'test/'), '');
+  }
+  // A crash or a hang is no test that says what is wrong.
+  throw new Error(
+    `no test failed, but jest ended with status ${status}, signal ${signal}:\n${stderr.slice(-4000)}`,
+  );
+}
+
+function patched(text, { find, replace }) {
+  const places = text.split(find).length - 1;
+  if (places !== 1) throw new Error(`what to replace occurs ${places} times`);
+  return text.replace(find, () => replace);
+}
+
+/** Builds and tests one fault, and takes it out again. */
+function tryOut(fault) {
+  const file = path.join(copy, fault.file);
+  const text = fs.readFileSync(file, 'utf8');
+  fs.writeFileSync(file, patched(text, fault));
+  try {
+    build();
+    return firstFailure();
+  } finally {
+    fs.writeFileSync(file, text);
+  }
+}
+
+function main(words) {
+  const chosen = faults.filter(({ name }) => words.every((word) => name.includes(word)));
+  copySources();
+  for (const fault of chosen) patched(fs.readFileSync(path.join(copy, fault.file), 'utf8'), fault);
+  process.stdout.write('The sources as they are... ');
+  build();
+  const broken = firstFailure();
+  if (broken) throw new Error(`the tests fail without any fault: ${broken}`);
+  console.log('pass');
+
+  let survived = 0;
+  for (const fault of chosen) {
+    const start = Date.now();
+    const failure = tryOut(fault);
+    const seconds = `${((Date.now() - start) / 1000).toFixed(0)} s`;
+    console.log(
+      `${failure ? 'killed  ' : 'SURVIVED'}  ${fault.name} (${seconds})\n          ${failure ?? ''}`,
+    );
+    if (!failure) survived++;
+  }
+  console.log(`${chosen.length - survived} of ${chosen.length} faults were found by the tests.`);
+  process.exitCode = survived > 0 ? 1 : 0;
+}
+
+main(process.argv.slice(2));

@@ -1,0 +1,191 @@
+// The faults that the tests must find: each a place in the sources, what stands there, what is put in its place.
+// `find` must occur exactly once, so that a fault whose place has moved is noticed.
+
+module.exports = [
+  // ---- local attention
+  {
+    name: 'the causal mask lets a token see the next one',
+    file: 'native/cpu/attention.h',
+    find: 'const int64_t visible = position(work, work.queries.begin + row) + 1 - first_key;',
+    replace: 'const int64_t visible = position(work, work.queries.begin + row) + 2 - first_key;',
+  },
+  {
+    name: 'the sum of earlier blocks is not rescaled to the new maximum',
+    file: 'native/cpu/attention.h',
+    find: 'load<double>(sum + j) * tile.rescale[row] + load<double>(block + j)',
+    replace: 'load<double>(sum + j) + load<double>(block + j)',
+  },
+  {
+    name: 'the mass of earlier blocks is not rescaled to the new maximum',
+    file: 'native/cpu/attention.h',
+    find: 'tile.mass[row] * tile.rescale[row] + double(',
+    replace: 'tile.mass[row] + double(',
+  },
+  {
+    name: 'a block that only begins at the newest token is skipped',
+    file: 'native/cpu/attention.h',
+    find: 'for (int64_t key = 0; key <= last; key += kBlock)',
+    replace: 'for (int64_t key = 0; key < last; key += kBlock)',
+  },
+  {
+    name: 'the last panel of keys is read as wide as the others',
+    file: 'native/cpu/attention.h',
+    find: 'const int width = rest < kPanel ? int(rest) : kPanel;',
+    replace: 'const int width = kPanel + 0 * int(rest);',
+  },
+  {
+    name: 'a logit beyond the range of float32 goes unnoticed',
+    file: 'native/cpu/attention.h',
+    find: 'return highest * scale <= 3.402823466e38 && lowest * scale >= -3.402823466e38;',
+    replace: 'return lowest <= highest;',
+  },
+  {
+    name: 'keys turn against the direction of the queries',
+    file: 'native/cpu/attention.h',
+    find: 'store(blocks.rotated_keys + i, a * cosine - b * sine);',
+    replace: 'store(blocks.rotated_keys + i, a * cosine + b * sine);',
+  },
+  {
+    name: 'queries are rotated by the position of the next token',
+    file: 'native/cpu/attention.h',
+    find: 'rotate_query(work, position(work, source), query);',
+    replace:
+      'rotate_query(work, position(work, source) + (position(work, source) + 1 < work.segment.length), query);',
+  },
+  // ---- the gate
+  {
+    name: 'the gate and its rest are exchanged',
+    file: 'native/cpu/attention.h',
+    find: 'const double local = work.gate_rest[head] / tile.mass[row];',
+    replace: 'const double local = work.gate[head] / tile.mass[row];',
+  },
+  {
+    name: 'all heads of a group use the gate of the first',
+    file: 'native/cpu/attention.h',
+    find: 'const int head = int((work.queries.begin + row) % work.queries.group);',
+    replace: 'const int head = 0;',
+  },
+  {
+    name: "emptyRead 'local' stays in force when the memory is no longer empty",
+    file: 'native/cpu/attend_work.cc',
+    find: 'const bool local_only = !read && config_.empty_read == EmptyRead::Local;',
+    replace: 'const bool local_only = config_.empty_read == EmptyRead::Local;',
+  },
+  // ---- heads
+  {
+    name: 'query heads are assigned to the wrong key-value head',
+    file: 'native/cpu/call_work.cc',
+    find: 'token * config_.query_width() + int64_t(kv_head) * config_.group() * config_.head_dim;',
+    replace: 'token * config_.query_width() + int64_t(kv_head) * config_.head_dim;',
+  },
+  // ---- the memory
+  {
+    name: 'keys that pad the last panel count as keys of zeros, whose sigma is 1',
+    file: 'native/cpu/state.h',
+    find: 'lane[key] = -100;',
+    replace: 'lane[key] = 0;',
+  },
+  {
+    name: 'z is what the last segment added, not the sum of all',
+    file: 'native/cpu/state.h',
+    find: '(work.memory ? work.memory->normalizer[work.begin + row] : 0.0) + mass[row];',
+    replace: 'mass[row];',
+  },
+  {
+    name: 'the last block of a segment is not absorbed when it is not full',
+    file: 'native/cpu/state.h',
+    find: 'for (int64_t first = 0; first < work.segment.length; first += kBlock) {',
+    replace: 'for (int64_t first = 0; first + kBlock <= work.segment.length; first += kBlock) {',
+  },
+  {
+    name: 'an overflow of M goes unnoticed',
+    file: 'native/cpu/state.h',
+    find: 'finite &= __builtin_fabsf(updated) <= 3.402823466e38f;',
+    replace: '',
+  },
+  {
+    name: 'the correction of the delta rule is rounded to bfloat16',
+    file: 'native/cpu/state.h',
+    find: 'work.memory ? value[j] - read[j] : value[j];',
+    replace: 'work.memory ? double(from_bfloat16(to_bfloat16(float(value[j] - read[j])))) : value[j];',
+  },
+  {
+    name: 'the delta rule reads the memory that it is about to write',
+    file: 'native/cpu/attend_work.cc',
+    find: `void residual_block(int64_t index, int head, int64_t begin) {
+    Memory memory;
+    const bool read = memory_before(index, head, &memory);`,
+    replace: `void residual_block(int64_t index, int head, int64_t begin) {
+    Memory memory = next_memory_.head(config_, head);
+    const bool read = index > 0 || absorbed_;`,
+  },
+  {
+    name: 'the linear rule subtracts what the memory holds, as the delta rule does',
+    file: 'native/cpu/attend_work.cc',
+    find: 'read && config_.rule == Rule::Delta ? &memory : nullptr, residual(head)',
+    replace: 'read ? &memory : nullptr, residual(head)',
+  },
+  {
+    name: 'sigma is computed as ELU + 1, which rounds small features away',
+    file: 'native/cpu/vector_math.h',
+    find: 'exp_double(maximum(negative, floor));',
+    replace: 'exp_double(maximum(negative, floor)) - 1.0 + 1.0;',
+  },
+  {
+    name: 'sigma is cut off at -50',
+    file: 'native/cpu/vector_math.h',
+    find: 'floor = broadcast(-87.0);',
+    replace: 'floor = broadcast(-50.0);',
+  },
+  {
+    name: 'an epsilon is added to the normaliser',
+    file: 'native/cpu/retrieval.h',
+    find: 'weight > 0 ? out[j] / weight : 0.0;',
+    replace: 'weight > 0 ? out[j] / (weight + 1e-6) : 0.0;',
+  },
+  // ---- element types
+  {
+    name: 'subnormal float16 numbers are read as zero',
+    file: 'native/cpu/elements.h',
+    find: 'bits_as<float>(uint32_t(bits & 0x7fff) << 13) * 0x1p112f;',
+    replace: 'bits_as<float>(uint32_t(bits & 0x7fff) << 13) * (bits & 0x7c00 ? 0x1p112f : 0.0f);',
+  },
+  {
+    name: 'subnormal float16 results are written as zero',
+    file: 'native/cpu/elements.h',
+    find: 'return sign | uint16_t(bits_as<uint32_t>(rounded) - 0x3f000000);',
+    replace: 'return uint16_t(sign + 0 * bits_as<uint32_t>(rounded));',
+  },
+  {
+    name: 'the end of a tensor is not searched for NaN',
+    file: 'native/cpu/elements.h',
+    find: 'for (int64_t begin = 0; begin < count; begin += 4096) {',
+    replace: 'for (int64_t begin = 0; begin + 4096 <= count; begin += 4096) {',
+  },
+  // ---- calls, pieces and commits
+  {
+    name: 'the open segment that a long call leaves behind is not kept',
+    file: 'native/cpu/attend_work.cc',
+    find: 'state_.cache.buffer.exchange(later_segments_.buffer);',
+    replace: '',
+  },
+  {
+    name: 'the memory is written during the call, not at its commit',
+    file: 'native/cpu/attend_work.cc',
+    find: 'read ? &memory : nullptr, next_memory_.matrix(config_, head),',
+    replace:
+      'read ? &memory : nullptr, (read && index == 0 ? state_.memory : next_memory_).matrix(config_, head),',
+  },
+  {
+    name: 'a large piece is cached in parts that all begin where the first does',
+    file: 'native/cpu/attend_work.cc',
+    find: 'part.start += skip;',
+    replace: '',
+  },
+  {
+    name: 'a fork misses the newest keys',
+    file: 'native/cpu/stream_state.cc',
+    find: '(touched_ + kPanel - 1) / kPanel * kPanel',
+    replace: 'touched_ / kPanel * kPanel',
+  },
+];
