@@ -83,7 +83,8 @@ export function describe(value: unknown): string {
       if (value === null) return 'null';
       if (types.isProxy(value)) return 'an object'; // Array.isArray throws on a revoked one
       if (Array.isArray(value)) return 'an array';
-      return types.isTypedArray(value) ? `a ${typedArrayName.call(value)}` : 'an object';
+      if (types.isTypedArray(value)) return `a ${typedArrayName.call(value)}`;
+      return ArrayBuffer.isView(value) ? 'a DataView' : 'an object';
     default:
       return String(value);
   }
