@@ -104,7 +104,7 @@ class AttendWork final : public CallWork {
                                     double(config_.head_dim) * config_.value_dim);
     tile_rows_ = std::clamp<int64_t>(int64_t(kUnitFlops / row_flops), 1, kTileRows);
     tiles_ = (piece.count * config_.group() + tile_rows_ - 1) / tile_rows_;
-    const int64_t blocks = piece.completes ? (config_.segment_length + kBlock - 1) / kBlock : 0;
+    const int64_t blocks = piece.completes ? (config_.segment_length + kTokens - 1) / kTokens : 0;
     return int((tiles_ + blocks) * config_.kv_heads);
   }
 
@@ -149,7 +149,7 @@ class AttendWork final : public CallWork {
   void residual_block(int64_t index, int head, int64_t begin) {
     Memory memory;
     const bool read = memory_before(index, head, &memory);
-    const int64_t end = std::min<int64_t>(config_.segment_length, begin + kBlock);
+    const int64_t end = std::min<int64_t>(config_.segment_length, begin + kTokens);
     kernels_.residual({state_.dims(), cache(index).head(config_, head), begin, end,
                        read && config_.rule == Rule::Delta ? &memory : nullptr, residual(head)},
                       workspace());
@@ -179,7 +179,7 @@ class AttendWork final : public CallWork {
   void run_attend(int unit) {
     const int head = unit % config_.kv_heads;
     const int64_t tile = tiles_ - 1 - unit / config_.kv_heads;  // the last tile sees most keys: longest first
-    if (tile < 0) return residual_block(piece_, head, (-1 - tile) * kBlock);
+    if (tile < 0) return residual_block(piece_, head, (-1 - tile) * kTokens);
     const int64_t rows = pieces_[piece_].count * config_.group();
     attend_tile(piece_, head, tile * tile_rows_, std::min(rows, (tile + 1) * tile_rows_));
   }
@@ -208,7 +208,7 @@ class AttendWork final : public CallWork {
       attend_tile(index, head, row, std::min(rows, row + kTileRows));
     }
     if (!piece.completes) return true;
-    for (int64_t token = 0; token < config_.segment_length; token += kBlock) residual_block(index, head, token);
+    for (int64_t token = 0; token < config_.segment_length; token += kTokens) residual_block(index, head, token);
     bool finite = true;
     for (int row = 0; row < config_.head_dim; row += kStateRows) {
       finite &= absorb_rows(index, head, row, std::min(config_.head_dim, row + kStateRows));

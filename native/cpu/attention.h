@@ -19,7 +19,7 @@ struct Tile {
   int stride, columns;   // padded head_dim and value_dim
   double* query;         // [stride] rotated
   double* score;         // [kBlock] q . k, before the scale
-  float* weight;         // [kBlock] exp(score - top) / 64
+  float* weight;         // [kBlock] exp(score - top) / kBlock
   float* block;          // [columns] weight times values, this block
   double* sum;           // [columns] the same, all blocks so far
   double* top;           // largest score so far
@@ -83,14 +83,15 @@ inline void score_panel(const Forward& work, const Tile& tile, const Blocks& blo
   matmul(rows, kPanel, dims.head_dim, query, tile.stride, blocks.rotated_keys, kPanel, to, kBlock);
 }
 
-// Turns one row of scores into weights; false when a scaled score is beyond float32's range.
-inline bool weigh(const Tile& tile, double scale, int row, int visible) {
+// Turns one row of scores into weights; false when a scaled score is beyond float32's range. `keys`, a multiple of
+// kPanel, bounds what any row of the tile sees of the block; this row sees the first `visible` of them.
+inline bool weigh(const Tile& tile, double scale, int row, int keys, int visible) {
   double* score = tile.score + int64_t(row) * kBlock;
   float* weight = tile.weight + int64_t(row) * kBlock;
-  for (int key = visible; key < kBlock; ++key) score[key] = score[0];
+  for (int key = visible; key < keys; ++key) score[key] = score[0];
 
   Doubles high = load<double>(score), low = high;
-  for (int key = kLanes<double>; key < kBlock; key += kLanes<double>) {
+  for (int key = kLanes<double>; key < keys; key += kLanes<double>) {
     const Doubles scores = load<double>(score + key);
     high = maximum(high, scores);
     low = minimum(low, scores);
@@ -99,16 +100,18 @@ inline bool weigh(const Tile& tile, double scale, int row, int visible) {
   const double lowest = reduce(low, [](double a, double b) { return a < b ? a : b; });
   const double top = highest > tile.top[row] ? highest : tile.top[row];
 
-  float difference[kBlock];
-  for (int key = 0; key < kBlock; key += kLanes<double>) {
-    store_narrowed(difference + key, (load<double>(score + key) - top) * scale);
-  }
   Floats total{};
-  for (int key = 0; key < kBlock; key += kLanes<float>) {
-    store(weight + key, exp_over_64(load<float>(difference + key)));
+  for (int key = 0; key < keys; key += kLanes<float>) {
+    const Doubles first = load<double>(score + key), second = load<double>(score + key + kLanes<double>);
+    Floats weights = exp_over_block(narrow((first - top) * scale, (second - top) * scale));
+    if (key + kLanes<float> > visible) {
+      store(weight + key, weights);
+      for (int hidden = visible > key ? visible : key; hidden < key + kLanes<float>; ++hidden) weight[hidden] = 0;
+      weights = load<float>(weight + key);
+    }
+    store(weight + key, weights);
+    total += weights;
   }
-  for (int key = visible; key < kBlock; ++key) weight[key] = 0;
-  for (int key = 0; key < kBlock; key += kLanes<float>) total += load<float>(weight + key);
 
   tile.rescale[row] = top > tile.top[row] ? exp((tile.top[row] - top) * scale) : 1.0;
   tile.mass[row] = tile.mass[row] * tile.rescale[row] + double(reduce(total, [](float a, float b) { return a + b; }));
@@ -138,13 +141,14 @@ inline int attend_block(const Forward& work, const Tile& tile, const Blocks& blo
   const int64_t seen = position(work, work.queries.end - 1) + 1 - first_key;
   const int keys = seen < kBlock ? int(seen) : kBlock;
 
-  for (int key = 0; key < keys; key += kPanel) {
+  const int scored = padded(keys);
+  for (int key = 0; key < scored; key += kPanel) {
     score_panel(work, tile, blocks, first_row, first_key + key, tile.score + key);
   }
   int overflow = -1;
   for (int row = first_row; row < tile.rows; ++row) {
     const int64_t visible = position(work, work.queries.begin + row) + 1 - first_key;
-    if (!weigh(tile, work.scale, row, visible < kBlock ? int(visible) : kBlock) && overflow < 0) overflow = row;
+    if (!weigh(tile, work.scale, row, scored, visible < kBlock ? int(visible) : kBlock) && overflow < 0) overflow = row;
   }
   const float* values = block_values(work, tile, blocks, first_key, keys);
   matmul(tile.rows - first_row, tile.columns, keys, tile.weight + int64_t(first_row) * kBlock, kBlock, values,

@@ -45,8 +45,8 @@ size_t workspace_bytes(int head_dim, int value_dim) {
   const size_t key = padded(head_dim), value = padded(value_dim);
   const size_t rows = kTileRows;
   const size_t tile = rows * (2 * key * 8 + kBlock * 12 + value * (8 + 8 + 4) + 3 * 8);
-  const size_t blocks = kPanel * key * 12 + kBlock * value * 4 + key * value * 4;
-  const size_t state = kStateRows * (kBlock * 8 + value * 16 + 8);
+  const size_t blocks = kPanel * key * 12 + kBlock * value * 4 + key * value * 4 + key * 8;
+  const size_t state = kStateRows * (kTokens * 8 + value * 16 + 8);
   return tile + blocks + state + 4096;
 }
 

@@ -70,22 +70,25 @@ template <class T> inline void decode(Element element, const void* data, int64_t
 }
 
 // Writes a row of results; false when one does not fit the type. "+ 0.0" turns -0 into 0: whether a masked key
-// was absent or weighted by zero must not show.
+// was absent or weighted by zero must not show. Without a branch, so that the compiler makes vectors of it.
 inline bool encode(Element element, const double* row, int64_t count, void* data, int64_t offset) {
-  bool finite = true;
-  for (int64_t i = 0; i < count; ++i) {
-    const float value = float(row[i] + 0.0);
-    if (element == Element::F32) {
-      static_cast<float*>(data)[offset + i] = value;
-      finite &= __builtin_fabsf(value) <= 3.402823466e38f;
-    } else {
-      const uint16_t bits = element == Element::BF16 ? to_bfloat16(value) : to_float16(value);
-      const uint16_t exponent = element == Element::BF16 ? 0x7f80 : 0x7c00;
-      static_cast<uint16_t*>(data)[offset + i] = bits;
-      finite &= (bits & exponent) != exponent;
+  uint32_t overflow = 0;
+  if (element == Element::F32) {
+    float* to = static_cast<float*>(data) + offset;
+    for (int64_t i = 0; i < count; ++i) {
+      to[i] = float(row[i] + 0.0);
+      overflow |= (bits_as<uint32_t>(to[i]) & 0x7f800000) == 0x7f800000;
+    }
+  } else {
+    uint16_t* to = static_cast<uint16_t*>(data) + offset;
+    const uint16_t exponent = element == Element::BF16 ? 0x7f80 : 0x7c00;
+    for (int64_t i = 0; i < count; ++i) {
+      const float value = float(row[i] + 0.0);
+      to[i] = element == Element::BF16 ? to_bfloat16(value) : to_float16(value);
+      overflow |= (to[i] & exponent) == exponent;
     }
   }
-  return finite;
+  return overflow == 0;
 }
 
 inline int64_t find_non_finite(Element element, const void* data, int64_t count) {

@@ -11,8 +11,9 @@ namespace infini::cpu {
 enum class Element : uint8_t { F32, BF16, F16 };
 
 constexpr int kPanel = 16;      // keys are cached in panels of 16: [headDim][16], so that lanes are keys
-constexpr int kBlock = 64;      // keys per softmax step, and tokens per step of the state products
-constexpr int kTileRows = 64;   // query rows per tile, at most
+constexpr int kBlock = 64;      // keys per softmax step: the longest chain of float32 additions
+constexpr int kTokens = 64;     // tokens per step of the state update
+constexpr int kTileRows = 60;   // query rows per tile, at most: a multiple of the register tile's 6 or 12 rows
 constexpr int kStateRows = 32;  // rows of M per unit of the state update, at most
 
 static constexpr int padded(int columns) { return (columns + 15) / 16 * 16; }
@@ -75,7 +76,7 @@ struct Retrieve {
 struct Residual {
   Dims dims;
   Segment segment;
-  int64_t begin, end;          // tokens, at most kBlock, begin a multiple of kBlock
+  int64_t begin, end;          // tokens, at most kTokens, begin a multiple of kTokens
   const Memory* memory;        // null: nothing to subtract
   double* residual;            // [length][padded(valueDim)]
 };

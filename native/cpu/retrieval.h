@@ -31,7 +31,7 @@ inline const float* padded_matrix(const Dims& dims, const float* matrix, float* 
   return copy;
 }
 
-// features: [rows][stride] of sigma; result: [rows][padded(valueDim)]. Exactly zero where every product
+// features: [rows][stride = padded(headDim)] of sigma, zero beyond headDim; result: [rows][padded(valueDim)]. Exactly zero where every product
 // sigma_i z_i is zero: nothing was ever stored where this row looks.
 inline void read_memory(const Dims& dims, const Memory& memory, int rows, const double* features, int64_t stride,
                         double* result, Workspace workspace) {
@@ -39,11 +39,17 @@ inline void read_memory(const Dims& dims, const Memory& memory, int rows, const 
   float* copy = workspace.take<float>(size_t(dims.head_dim) * columns);
   matmul(rows, columns, dims.head_dim, features, stride, padded_matrix(dims, memory.matrix, copy), columns, result,
          columns);
+  double* normalizer = workspace.take<double>(size_t(stride));
+  for (int i = 0; i < stride; ++i) normalizer[i] = i < dims.head_dim ? memory.normalizer[i] : 0.0;
   for (int row = 0; row < rows; ++row) {
-    double weight = 0;
-    for (int i = 0; i < dims.head_dim; ++i) weight += features[row * stride + i] * memory.normalizer[i];
+    Doubles products{};
+    for (int i = 0; i < stride; i += kLanes<double>) {
+      products += load<double>(features + row * stride + i) * load<double>(normalizer + i);
+    }
+    const double weight = reduce(products, [](double a, double b) { return a + b; });
+    const double share = weight > 0 ? 1.0 / weight : 0.0;
     double* out = result + int64_t(row) * columns;
-    for (int j = 0; j < columns; ++j) out[j] = weight > 0 ? out[j] / weight : 0.0;
+    for (int j = 0; j < columns; j += kLanes<double>) store(out + j, load<double>(out + j) * share);
   }
 }
 

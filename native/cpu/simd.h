@@ -57,24 +57,44 @@ inline Doubles widen(const float* from) {
 #endif
 }
 
-inline void store_narrowed(float* to, Doubles value) {
-#if defined(__AVX512F__)
-  _mm256_storeu_ps(to, _mm512_cvtpd_ps((__m512d)value));
-#elif defined(__AVX2__)
-  _mm_storeu_ps(to, _mm256_cvtpd_ps((__m256d)value));
-#elif defined(__x86_64__)
-  _mm_storeu_si64(to, _mm_castps_si128(_mm_cvtpd_ps((__m128d)value)));
-#else
-  store(to, __builtin_convertvector(value, HalfFloats));
-#endif
-}
-
 // Loads lanes of T, converting from what lies in memory.
 template <class T> inline Vector<T> load(const T* from) { return load_as<Vector<T>>(from); }
 template <class T> inline Doubles load(const float* from) requires(sizeof(T) == 8) { return widen(from); }
 
+// Two vectors of float64 lanes as one of float32 lanes.
+inline Floats narrow(Doubles low, Doubles high) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low)),
+                                    _mm512_cvtpd_ps((__m512d)high), 1);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)high), _mm256_cvtpd_ps((__m256d)low));
+#elif defined(__x86_64__)
+  return (Floats)_mm_movelh_ps(_mm_cvtpd_ps((__m128d)low), _mm_cvtpd_ps((__m128d)high));
+#else
+  float lanes[kLanes<float>];
+  store(lanes, __builtin_convertvector(low, HalfFloats));
+  store(lanes + kLanes<double>, __builtin_convertvector(high, HalfFloats));
+  return load_as<Floats>(lanes);
+#endif
+}
+
+// a > b ? a : b and a < b ? a : b, which compilers do not make one instruction of.
+#if defined(__AVX512F__)
+inline Doubles maximum(Doubles a, Doubles b) { return (Doubles)_mm512_max_pd((__m512d)a, (__m512d)b); }
+inline Doubles minimum(Doubles a, Doubles b) { return (Doubles)_mm512_min_pd((__m512d)a, (__m512d)b); }
+inline Floats maximum(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+inline Doubles maximum(Doubles a, Doubles b) { return (Doubles)_mm256_max_pd((__m256d)a, (__m256d)b); }
+inline Doubles minimum(Doubles a, Doubles b) { return (Doubles)_mm256_min_pd((__m256d)a, (__m256d)b); }
+inline Floats maximum(Floats a, Floats b) { return (Floats)_mm256_max_ps((__m256)a, (__m256)b); }
+#elif defined(__x86_64__)
+inline Doubles maximum(Doubles a, Doubles b) { return (Doubles)_mm_max_pd((__m128d)a, (__m128d)b); }
+inline Doubles minimum(Doubles a, Doubles b) { return (Doubles)_mm_min_pd((__m128d)a, (__m128d)b); }
+inline Floats maximum(Floats a, Floats b) { return (Floats)_mm_max_ps((__m128)a, (__m128)b); }
+#else
 template <class V> inline V maximum(V a, V b) { return a > b ? a : b; }
 template <class V> inline V minimum(V a, V b) { return a < b ? a : b; }
+#endif
 
 // Horizontal reductions, always pairwise in the same order.
 template <class V, class Combine> inline auto reduce(V value, Combine combine) {

@@ -18,8 +18,8 @@ inline void residual(const Residual& work, void* block) {
   const int tokens = int(work.end - work.begin);
   const int stride = padded(dims.head_dim), columns = padded(dims.value_dim);
   Workspace workspace(block);
-  double* features = workspace.take<double>(size_t(kBlock) * stride);
-  double* retrieved = workspace.take<double>(size_t(kBlock) * columns);
+  double* features = workspace.take<double>(size_t(kTokens) * stride);
+  double* retrieved = workspace.take<double>(size_t(kTokens) * columns);
   double* lanes = workspace.take<double>(kPanel);
   double* value = workspace.take<double>(columns);
 
@@ -53,20 +53,20 @@ inline bool absorb(const Absorb& work, void* block) {
   const int rows = work.end - work.begin;
   const int columns = padded(dims.value_dim);
   Workspace workspace(block);
-  double* keys = workspace.take<double>(size_t(kStateRows) * kBlock);  // sigma(K) of this block, transposed
+  double* keys = workspace.take<double>(size_t(kStateRows) * kTokens);  // sigma(K) of this block, transposed
   double* product = workspace.take<double>(size_t(kStateRows) * columns);
   double* sum = workspace.take<double>(size_t(kStateRows) * columns);
   double* mass = workspace.take<double>(kStateRows);
   for (int64_t i = 0; i < int64_t(rows) * columns; ++i) sum[i] = 0;
   for (int row = 0; row < rows; ++row) mass[row] = 0;
 
-  for (int64_t first = 0; first < work.segment.length; first += kBlock) {
+  for (int64_t first = 0; first < work.segment.length; first += kTokens) {
     const int64_t rest = work.segment.length - first;
-    const int tokens = rest < kBlock ? int(rest) : kBlock;
+    const int tokens = rest < kTokens ? int(rest) : kTokens;
     for (int token = 0; token < tokens; token += kPanel) {
       const int width = panel_width(work.segment, first + token);
       for (int row = 0; row < rows; ++row) {
-        double* lane = keys + row * kBlock + token;
+        double* lane = keys + row * kTokens + token;
         decode(dims.element, work.segment.keys,
                (first + token) * dims.head_dim + int64_t(work.begin + row) * width, width, lane);
         for (int key = width; key < kPanel; ++key) lane[key] = -100;  // no key: sigma is 0, as sigma(0) is not
@@ -74,7 +74,7 @@ inline bool absorb(const Absorb& work, void* block) {
         for (int key = 0; key < kPanel; ++key) mass[row] += lane[key];
       }
     }
-    matmul(rows, columns, tokens, keys, kBlock, work.residual + first * columns, columns, product, columns);
+    matmul(rows, columns, tokens, keys, kTokens, work.residual + first * columns, columns, product, columns);
     for (int64_t i = 0; i < int64_t(rows) * columns; i += kLanes<double>) {
       store(sum + i, load<double>(sum + i) + load<double>(product + i));
     }

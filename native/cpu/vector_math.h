@@ -7,7 +7,8 @@ namespace infini::cpu::INFINI_SIMD_LEVEL {
 
 // exp(x) / 64 for x <= 0, to 1 ulp; 0 below -80. The power of two is free, and keeps the sum of a block of 64
 // values, each weighted by at most 1, from overflowing when the values are as large as float32 holds.
-inline Floats exp_over_64(Floats x) {
+inline Floats exp_over_block(Floats x) {
+  static_assert(kBlock == 64);
   const Floats floor = broadcast(-80.0f);
   const Floats clamped = maximum(x, floor);
   const Floats shifted = clamped * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the integer part lands in the low bits
