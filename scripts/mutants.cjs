@@ -116,18 +116,24 @@ function main(words) {
   if (broken) throw new Error(`the tests fail without any fault: ${broken}`);
   console.log('pass');
 
-  let survived = 0;
+  let found = 0;
   for (const fault of chosen) {
     const start = Date.now();
-    const failure = tryOut(fault);
+    let outcome = 'BROKEN';
+    let detail = '';
+    try {
+      detail = tryOut(fault);
+      outcome = detail ? 'killed' : 'SURVIVED';
+    } catch (error) {
+      detail = error.message;
+    }
     const seconds = `${((Date.now() - start) / 1000).toFixed(0)} s`;
-    console.log(
-      `${failure ? 'killed  ' : 'SURVIVED'}  ${fault.name} (${seconds})\n          ${failure ?? ''}`,
-    );
-    if (!failure) survived++;
+    console.log(`${outcome.padEnd(8)}  ${fault.name} (${seconds})`);
+    if (detail) console.log(`          ${detail}`);
+    if (outcome === 'killed') found++;
   }
-  console.log(`${chosen.length - survived} of ${chosen.length} faults were found by the tests.`);
-  process.exitCode = survived > 0 ? 1 : 0;
+  console.log(`${found} of ${chosen.length} faults were found by the tests.`);
+  process.exitCode = found === chosen.length ? 0 : 1;
 }
 
 main(process.argv.slice(2));

@@ -94,8 +94,8 @@ module.exports = [
   {
     name: 'the last block of a segment is not absorbed when it is not full',
     file: 'native/cpu/state.h',
-    find: 'for (int64_t first = 0; first < work.segment.length; first += kBlock) {',
-    replace: 'for (int64_t first = 0; first + kBlock <= work.segment.length; first += kBlock) {',
+    find: 'for (int64_t first = 0; first < work.segment.length; first += kTokens) {',
+    replace: 'for (int64_t first = 0; first + kTokens <= work.segment.length; first += kTokens) {',
   },
   {
     name: 'an overflow of M goes unnoticed',
@@ -140,8 +140,8 @@ module.exports = [
   {
     name: 'an epsilon is added to the normaliser',
     file: 'native/cpu/retrieval.h',
-    find: 'weight > 0 ? out[j] / weight : 0.0;',
-    replace: 'weight > 0 ? out[j] / (weight + 1e-6) : 0.0;',
+    find: 'weight > 0 ? 1.0 / weight : 0.0;',
+    replace: 'weight > 0 ? 1.0 / (weight + 1e-6) : 0.0;',
   },
   // ---- element types
   {

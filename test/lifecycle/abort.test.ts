@@ -89,8 +89,12 @@ seededTest('aborts at random moments: every call either counts whole or not at a
       const calls = Array.from({ length: 4 }, (_, i) => {
         const input = inputFor(stream, rng.int(1, 700), round * 10 + i);
         const controller = new AbortController();
-        if (rng.uniform() < 0.7) setTimeout(() => controller.abort(), rng.uniform(0, 6));
-        return { input, result: stream.attend(input, { signal: controller.signal }).catch((e) => e) };
+        const result = stream.attend(input, { signal: controller.signal }).catch((e) => e);
+        const moment = rng.pick(['never', 'at once', 'next turn', 'later']);
+        if (moment === 'at once') controller.abort();
+        if (moment === 'next turn') setImmediate(() => controller.abort());
+        if (moment === 'later') setTimeout(() => controller.abort(), rng.uniform(0, 6));
+        return { input, result };
       });
       for (const { input, result } of calls) {
         const output = await result;

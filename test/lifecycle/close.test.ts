@@ -69,7 +69,9 @@ test('`using` closes', () => {
 test('100,000 streams made and closed leave nothing behind', () =>
   withDevice(async (device) => {
     const sanitized = process.env.INFINI_STREAM_SANITIZED === '1';
-    const input = inputFor(device.createStream(small), 5);
+    const first = device.createStream(small);
+    const input = inputFor(first, 5);
+    first.close();
     const before = device.stats();
     const make = (count: number) => {
       for (let i = 0; i < count; i++) {
