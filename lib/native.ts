@@ -63,8 +63,8 @@ function loadAddon(): Addon {
     const detail = cause instanceof Error ? cause.message.split('\n')[0] : String(cause);
     throw new Error(
       `infini-stream could not load its native addon on ${place}: ${detail}\n` +
-        'Prebuilt for linux-x64 with glibc 2.34 or later; elsewhere build it from a clone of the repository ' +
-        'with `npm run build` (CMake 3.24 and a C++20 compiler).',
+        'Prebuilt for linux-x64 with glibc 2.34 or later; on other Linux and macOS machines build it from a clone ' +
+        'of the repository with `npm run build` (CMake 3.24, GCC or Clang with C++20).',
       { cause },
     );
   }

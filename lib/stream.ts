@@ -1,5 +1,6 @@
+import { checkSignal, isAborted, reasonOf, watchAbort } from './abort';
 import { freezeConfig, readRecord } from './config';
-import { abortError, expected, fail, type InfiniError } from './errors';
+import { abortError, fail, type InfiniError } from './errors';
 import { type NativeStream, native, type Settle } from './native';
 import { checkOutBuffer, checkShapes, checkTypes, isDetached, newTensor, unshare } from './tensor';
 import type {
@@ -26,23 +27,6 @@ const attendKeys = new Set(['q', 'k', 'v']);
 const retrieveKeys = new Set(['q']);
 const asyncKeys = new Set(['out', 'signal']);
 const syncKeys = new Set(['out']);
-
-// AbortSignal's own getter and EventTarget's own methods: they refuse anything that is not the real thing, and a
-// user's overrides are not called.
-const aborted = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'aborted')?.get as (
-  this: AbortSignal,
-) => boolean;
-const { addEventListener, removeEventListener } = EventTarget.prototype;
-
-function checkSignal(signal: unknown): AbortSignal | undefined {
-  if (signal === undefined) return undefined;
-  try {
-    aborted.call(signal as AbortSignal);
-  } catch {
-    throw expected('ERR_INVALID_ARG_TYPE', 'options.signal', 'an AbortSignal', signal);
-  }
-  return signal as AbortSignal;
-}
 
 // Only this file makes streams: `new MemoryStream()` by anyone else has no key.
 const key = Symbol('infini-stream stream');
@@ -244,7 +228,7 @@ export class MemoryStream {
     checkTypes(named, this.#config.dtype);
     const { q, k, v } = tensors as { q: Tensor; k?: Tensor; v?: Tensor };
     const tokens = checkShapes(this.#config, { q, k, v }, out as Tensor | undefined);
-    if (signal && aborted.call(signal)) throw abortError(signal.reason);
+    if (signal && isAborted(signal)) throw abortError(reasonOf(signal));
     this.#checkOpen(); // a getter may have closed it
     return { q, k, v, out: (out as Tensor | undefined) ?? this.#newOutput(tokens), tokens, signal };
   }
@@ -256,16 +240,13 @@ export class MemoryStream {
   #submit({ out, tokens, signal }: Call, start: (settle: Settle) => number): Promise<Tensor> {
     return new Promise((resolve, reject) => {
       let ticket = 0;
-      const abort = () => native.cancel(this.#native, ticket);
+      let unwatch = () => {};
       ticket = start((error, committed) => {
         this.#pending--;
-        if (signal) removeEventListener.call(signal, 'abort', abort);
-        if (error) {
-          reject((error as InfiniError).code === 'ABORT_ERR' ? abortError(signal?.reason) : error);
-          return;
-        }
-        this.#tokens = committed;
         try {
+          unwatch();
+          if (error) throw (error as InfiniError).code === 'ABORT_ERR' ? abortError(reasonOf(signal)) : error;
+          this.#tokens = committed;
           const target = isDetached(out) ? this.#newOutput(tokens) : out;
           native.take(target);
           resolve(target);
@@ -274,7 +255,7 @@ export class MemoryStream {
         }
       });
       this.#pending++;
-      if (signal) addEventListener.call(signal, 'abort', abort, { once: true });
+      if (signal) unwatch = watchAbort(signal, () => native.cancel(this.#native, ticket));
     });
   }
 }

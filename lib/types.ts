@@ -90,13 +90,13 @@ export interface DeviceStats {
   /** Open streams, and bytes of their state. */
   streams: number;
   streamBytes: number;
-  /** Bytes now held beside the streams: by kernels at work, by the tensors of pending calls, by rotary tables. */
+  /** Bytes now held beside the streams: for kernels (each thread keeps its own), by the tensors of pending calls, by rotary tables. */
   scratchBytes: number;
   stagingBytes: number;
   tableBytes: number;
   /** Bytes of scratch and staging kept for the next call of the same shape; at most 8 blocks and 64 MiB. */
   idleBytes: number;
-  /** Asynchronous calls that have not settled. */
+  /** Asynchronous calls that the engine has not finished. */
   pendingCalls: number;
   /** Tokens and segments ever committed. */
   tokens: number;

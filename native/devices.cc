@@ -17,7 +17,7 @@ Engine& cpu_engine(int threads) {
 
 bool names_cuda(const std::string& id) {
   if (id == "cuda") return true;
-  if (id.rfind("cuda:", 0) != 0 || id.size() == 5 || id.size() > 8) return false;
+  if (id.rfind("cuda:", 0) != 0 || id.size() == 5) return false;
   return id.find_first_not_of("0123456789", 5) == std::string::npos;
 }
 
@@ -28,11 +28,10 @@ std::vector<DeviceInfo> list_devices(int threads) { return {cpu_engine(threads).
 Engine& engine_for(const std::string& id, int threads) {
   if (id == "auto" || id == "cpu") return cpu_engine(threads);
   if (names_cuda(id)) {
-    throw Error(ErrorCode::NoDevice, "Expected a CUDA device for '" + id +
-                                         "' but this version of infini-stream has no CUDA backend; 'cpu' is available");
+    throw Error(ErrorCode::NoDevice, "Expected a CUDA device for " + quoted(id) +
+                                         " but this version of infini-stream has no CUDA backend; 'cpu' is available");
   }
-  throw Error(ErrorCode::OutOfRange, "Expected 'auto', 'cpu', 'cuda' or 'cuda:<number>' for \"id\" but received '" +
-                                         id.substr(0, 64) + "'");
+  throw Error(ErrorCode::OutOfRange, "Expected 'auto', 'cpu', 'cuda' or 'cuda:<number>' for \"id\" but received " + quoted(id));
 }
 
 }  // namespace infini

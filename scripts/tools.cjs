@@ -20,7 +20,6 @@ function hasCMake() {
 
 function howToInstall() {
   if (process.platform === 'darwin') return 'on macOS run `xcode-select --install && brew install cmake`';
-  if (process.platform === 'win32') return 'on Windows install CMake and the Visual Studio C++ Build Tools';
   if (onPath('dnf')) return 'on Fedora or RHEL run `dnf install cmake gcc-c++ make`';
   return 'on Debian or Ubuntu run `apt-get install cmake g++ make`';
 }
@@ -29,17 +28,11 @@ function howToInstall() {
 function missingTools() {
   const missing = [];
   if (!hasCMake()) missing.push('CMake 3.24 or newer');
-  // On Windows CMake finds Visual Studio by itself, outside the PATH.
-  if (process.platform !== 'win32') {
-    const compiler = process.env.CXX ?? '';
-    if (
-      !fs.existsSync(compiler) &&
-      ![compiler, 'c++', 'g++', 'clang++'].some((name) => name && onPath(name))
-    ) {
-      missing.push('a C++20 compiler');
-    }
-    if (!onPath('make') && !onPath('ninja')) missing.push('make');
+  const compiler = process.env.CXX ?? '';
+  if (!fs.existsSync(compiler) && ![compiler, 'c++', 'g++', 'clang++'].some((name) => name && onPath(name))) {
+    missing.push('a C++20 compiler');
   }
+  if (!onPath('make') && !onPath('ninja')) missing.push('make');
   if (missing.length === 0) return '';
   const list = new Intl.ListFormat('en').format(missing);
   return `infini-stream is compiled on first use and needs ${list}: ${howToInstall()}.`;

@@ -14,11 +14,13 @@ std::shared_ptr<DeviceHandle> device_of(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value list(const Napi::CallbackInfo& info) {
-  Napi::Array devices = Napi::Array::New(info.Env());
-  for (const DeviceInfo& device : list_devices(info[0].ToNumber().Int32Value())) {
-    devices.Set(devices.Length(), to_javascript(info.Env(), device));
-  }
-  return devices;
+  return guarded(info, [&]() -> Napi::Value {
+    Napi::Array devices = Napi::Array::New(info.Env());
+    for (const DeviceInfo& device : list_devices(info[0].ToNumber().Int32Value())) {
+      devices.Set(devices.Length(), to_javascript(info.Env(), device));
+    }
+    return devices;
+  });
 }
 
 // open(id, threads of this handle, threads the engine starts with)
@@ -41,11 +43,13 @@ Napi::Value stats(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value close(const Napi::CallbackInfo& info) {
-  const auto device = device_of(info);
-  device->closed = true;
-  const auto open = device->streams;
-  for (StreamHandle* stream : open) stream->close(Error(ErrorCode::Closed, "The device was closed during the call"));
-  return info.Env().Undefined();
+  return guarded(info, [&]() -> Napi::Value {
+    const auto device = device_of(info);
+    device->closed = true;
+    const auto open = device->streams;
+    for (StreamHandle* stream : open) stream->close(Error(ErrorCode::Closed, "The device was closed during the call"));
+    return info.Env().Undefined();
+  });
 }
 
 Napi::Value is_closed(const Napi::CallbackInfo& info) {

@@ -65,7 +65,7 @@ template <CallKind kind> Napi::Value submit(const Napi::CallbackInfo& info) {
                  value = aligned(arguments.value_bytes);
     const size_t bytes = query + key + value + arguments.output_bytes;
     Ledger& ledger = handle.device->engine.ledger();
-    require_memory(bytes, "the tensors of one call", ledger);
+    require_memory(bytes + arguments.output_bytes, "the tensors of one call", ledger);  // staged, then in `out`
     call->staging = Buffer(bytes, ledger, &Ledger::staging_bytes);
     char* to = call->staging.as<char>();
     std::memcpy(to, arguments.tensors.query, arguments.query_bytes);
@@ -90,7 +90,7 @@ template <CallKind kind> Napi::Value run_now(const Napi::CallbackInfo& info) {
     void* out = array_data(info[info.Length() - 1], array_type(stream.config.dtype),
                            arguments.tensors.tokens * stream.config.output_width());
     Ledger& ledger = handle.device->engine.ledger();
-    require_memory(arguments.output_bytes, "the output of one call", ledger);
+    require_memory(2 * arguments.output_bytes, "the output of one call", ledger);  // staged, then in `out`
     const Buffer staging(arguments.output_bytes, ledger, &Ledger::staging_bytes);
     arguments.tensors.output = staging.as<void>();
     stream.run_now(kind, arguments.tensors);
@@ -113,10 +113,12 @@ Napi::Value take(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value cancel(const Napi::CallbackInfo& info) {
-  StreamHandle& handle = handle_of(info);
-  handle.environment->cancel(handle.device->engine, info[1].ToNumber().Uint32Value(),
-                             Error(ErrorCode::Abort, "The operation was aborted"));
-  return info.Env().Undefined();
+  return guarded(info, [&]() -> Napi::Value {
+    StreamHandle& handle = handle_of(info);
+    handle.environment->cancel(handle.device->engine, info[1].ToNumber().Uint32Value(),
+                               Error(ErrorCode::Abort, "The operation was aborted"));
+    return info.Env().Undefined();
+  });
 }
 
 Napi::Value config(const Napi::CallbackInfo& info) { return to_javascript(info.Env(), handle_of(info).config); }
@@ -151,8 +153,10 @@ Napi::Value fork(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value close(const Napi::CallbackInfo& info) {
-  handle_of(info).close(Error(ErrorCode::Closed, "The stream was closed during the call"));
-  return info.Env().Undefined();
+  return guarded(info, [&]() -> Napi::Value {
+    handle_of(info).close(Error(ErrorCode::Closed, "The stream was closed during the call"));
+    return info.Env().Undefined();
+  });
 }
 
 Napi::Value is_closed(const Napi::CallbackInfo& info) {

@@ -8,7 +8,9 @@
 namespace infini {
 namespace {
 
-std::string show(double value) {
+std::string show(double value) {  // as JavaScript does
+  if (std::isnan(value)) return "NaN";
+  if (std::isinf(value)) return value > 0 ? "Infinity" : "-Infinity";
   char text[32];
   std::snprintf(text, sizeof text, "%.17g", value);
   double shorter = 0;
@@ -42,7 +44,7 @@ Enum choice(const char* name, const std::optional<std::string>& text, const Enum
     if (*text == name_of(item)) return item;
     names += std::string(names.empty() ? "'" : " or '") + name_of(item) + "'";
   }
-  out_of_range(name, names, "'" + text->substr(0, 64) + "'");
+  out_of_range(name, names, quoted(*text));
 }
 
 }  // namespace

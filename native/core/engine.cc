@@ -10,6 +10,7 @@ namespace {
 
 // A call whose stages have one unit each keeps its thread this long before others get a turn.
 constexpr std::chrono::milliseconds kTimeSlice{2};
+constexpr int kThreadsPerCore = 4;  // at most, however many a handle asks for
 
 Error as_error(std::exception_ptr thrown) {
   try {
@@ -20,6 +21,8 @@ Error as_error(std::exception_ptr thrown) {
     return Error(ErrorCode::OutOfMemory, "Expected room for the scratch of one call but the allocation failed");
   } catch (const std::exception& error) {
     return Error(ErrorCode::Device, error.what());
+  } catch (...) {
+    return Error(ErrorCode::Device, "The call failed for an unknown reason");
   }
 }
 
@@ -31,7 +34,8 @@ std::shared_ptr<Stream> Engine::create_stream(const StreamConfig& config, std::s
 
 void Engine::start_threads(int wanted) {
   try {
-    while (threads_ < wanted) {
+    const int most = kThreadsPerCore * std::max(1, int(std::thread::hardware_concurrency()));
+    while (threads_ < std::min(wanted, most)) {
       std::thread([this] { thread_main(); }).detach();  // for the life of the process: the engine is never destroyed
       ++threads_;
     }
@@ -150,9 +154,14 @@ void Engine::finish(const std::shared_ptr<Call>& call, Lock& lock) {
   call->work.reset();
   deliver(call);  // before the next call can start, so that calls on one stream settle in order
   lock.lock();
+  call->stream->calls_.pop_front();
+  activate_next(call);
+}
+
+// `call` was its stream's first.
+void Engine::activate_next(const std::shared_ptr<Call>& call) {
   active_.erase(std::find(active_.begin(), active_.end(), call));
-  auto& calls = call->stream->calls_;
-  calls.pop_front();
+  const auto& calls = call->stream->calls_;
   if (!calls.empty()) {
     active_.push_back(calls.front());
     changed_.notify_one();
@@ -190,8 +199,10 @@ void Engine::cancel_locked(const std::shared_ptr<Call>& call, const Error& reaso
   const auto place = std::find(calls.begin(), calls.end(), call);
   if (place == calls.end() || call->committing || call->cancelled) return;
   call->cancelled = reason;
-  if (place != calls.begin()) {  // not begun: it only leaves the queue
+  if (!call->work && !call->advancing) {  // not begun: it only leaves the queue
+    const bool first = place == calls.begin();
     calls.erase(place);
+    if (first) activate_next(call);
     call->error = reason;
     finished.push_back(call);
     return;

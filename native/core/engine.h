@@ -40,6 +40,7 @@ class Engine {
   void finish(const std::shared_ptr<Call>& call, Lock& lock);
   void cancel_locked(const std::shared_ptr<Call>& call, const Error& reason,
                      std::vector<std::shared_ptr<Call>>& finished);
+  void activate_next(const std::shared_ptr<Call>& call);
   void deliver(const std::shared_ptr<Call>& call);
 
   std::unique_ptr<Ledger> ledger_;

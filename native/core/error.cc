@@ -13,6 +13,15 @@ const char* site_name(Site site) {
   return "";
 }
 
+std::string quoted(const std::string& text) {
+  std::string shown = text.substr(0, 64);
+  while (shown.size() < text.size() && !shown.empty() && (text[shown.size()] & 0xc0) == 0x80) shown.pop_back();
+  for (char& character : shown) {
+    if (static_cast<unsigned char>(character) < 0x20) character = '?';
+  }
+  return "'" + shown + "'";
+}
+
 Error Error::non_finite(Site site, int64_t token) {
   const std::string at = " at token " + std::to_string(token) + " of the call";
   std::string message;

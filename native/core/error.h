@@ -31,6 +31,9 @@ enum class ErrorCode {
 enum class Site : uint8_t { Query, Key, Value, Output, Memory };
 const char* site_name(Site site);
 
+// Text from outside for a message: short, and free of control characters.
+std::string quoted(const std::string& text);
+
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code(code) {}

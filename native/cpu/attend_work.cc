@@ -5,12 +5,17 @@
 // where it is large, each of the three steps is a stage whose units are tiles of a head.
 #include <algorithm>
 
+#include "core/memory_budget.h"
 #include "cpu/call_work.h"
 
 namespace infini::cpu {
 namespace {
 
+// Costs are in flops of the matrix products, about 1/30 ns. What is not a product dominates small shapes.
 constexpr double kUnitFlops = 64e6;   // about 2 ms of AVX2; far below 50 ms on any processor
+constexpr double kScoreCost = 100;    // a score's share of the softmax
+constexpr double kFeatureCost = 100;  // sigma of one element
+constexpr double kRowCost = 5000, kPieceCost = 20000;
 constexpr double kSmallFlops = 1e6;   // not worth waking another thread for
 constexpr int64_t kAppendElements = 2 << 20;  // keys and values one unit writes to the cache: a few milliseconds
 
@@ -18,14 +23,20 @@ class AttendWork final : public CallWork {
  public:
   AttendWork(CpuStreamState& state, const Tensors& tensors, const Pieces& pieces, bool absorbed)
       : CallWork(state, tensors), pieces_(pieces), absorbed_(absorbed) {
+    const int64_t columns = padded(config_.value_dim);
+    const int64_t residual_bytes = config_.kv_heads * int64_t(config_.segment_length) * columns * int64_t(sizeof(double));
+    if (pieces.size() > 1) scratch_bytes_ += config_.segment_length * config_.token_bytes();
+    if (pieces.completed() > 0) scratch_bytes_ += config_.memory_bytes() + residual_bytes;
+    if (scratch_bytes_ > 0) require_memory(uint64_t(scratch_bytes_), "the scratch of one call", state.ledger);
+
     if (pieces.size() > 1) later_segments_ = SegmentCache(config_, state.ledger, &Ledger::scratch_bytes);
     if (pieces.completed() > 0) {
       next_memory_ = MemoryBuffer(config_, state.ledger, &Ledger::scratch_bytes);
-      const size_t columns = size_t(padded(config_.value_dim));
-      residual_ = Buffer(config_.kv_heads * config_.segment_length * columns * sizeof(double), state.ledger,
-                         &Ledger::scratch_bytes);
+      residual_ = Buffer(size_t(residual_bytes), state.ledger, &Ledger::scratch_bytes);
     }
+    state.ledger.untouched_bytes += scratch_bytes_;  // spoken for: another call must not count on it
   }
+  ~AttendWork() override { state_.ledger.untouched_bytes -= scratch_bytes_; }
 
   int next_stage() override {
     failure_.raise();
@@ -71,28 +82,35 @@ class AttendWork final : public CallWork {
  private:
   enum class Stage { Start, Check, Span, Append, Attend, Absorb };
 
-  // Flops of one key-value head for one piece.
-  double head_flops(const Piece& piece) const {
-    const double dims = config_.head_dim + config_.value_dim, product = double(config_.head_dim) * config_.value_dim;
-    const double keys = double(piece.start) + double(piece.count) / 2;
-    const double attend = 2.0 * config_.group() * piece.count * (keys * dims + product);
-    return attend + (piece.completes ? 4.0 * config_.segment_length * product : 0.0);
+  double memory_product() const { return 2.0 * config_.head_dim * padded(config_.value_dim); }
+
+  // Cost of one query row against so many keys.
+  double row_cost(double keys) const {
+    return keys * (2.0 * (config_.head_dim + padded(config_.value_dim)) + kScoreCost) + memory_product() +
+           config_.head_dim * kFeatureCost + kRowCost;
+  }
+
+  // Cost of one key-value head for one piece.
+  double head_cost(const Piece& piece) const {
+    const double rows = double(config_.group()) * double(piece.count);
+    const double absorb = config_.segment_length * (2.0 * memory_product() + 2.0 * config_.head_dim * kFeatureCost);
+    return rows * row_cost(double(piece.start) + double(piece.count) / 2) + (piece.completes ? absorb : 0.0) + kPieceCost;
   }
 
   int plan_pieces() {
-    const double flops = head_flops(pieces_[piece_]);
+    const double cost = head_cost(pieces_[piece_]);
     const double most = config_.kv_heads >= state_.threads ? kUnitFlops : 4 * kSmallFlops;
-    if (flops > most) {
+    if (cost > most) {
       stage_ = Stage::Append;
       span_ = 1;
       append_tokens_ = std::max<int64_t>(1, kAppendElements / (config_.head_dim + config_.value_dim));
       return int((pieces_[piece_].count + append_tokens_ - 1) / append_tokens_) * config_.kv_heads;
     }
     // All pieces but the first and the last are whole segments and cost the same.
-    const double whole = head_flops({0, 0, config_.segment_length, true});
+    const double whole = head_cost({0, 0, config_.segment_length, true});
     stage_ = Stage::Span;
-    span_ = std::min<int64_t>(pieces_.size() - piece_, 1 + int64_t(std::max(0.0, most - flops) / whole));
-    const double all = (flops + double(span_ - 1) * whole) * config_.kv_heads;
+    span_ = std::min<int64_t>(pieces_.size() - piece_, 1 + int64_t(std::max(0.0, most - cost) / whole));
+    const double all = (cost + double(span_ - 1) * whole) * config_.kv_heads;
     units_ = std::clamp<int>(int(all / kSmallFlops), 1, config_.kv_heads);
     return units_;
   }
@@ -100,9 +118,7 @@ class AttendWork final : public CallWork {
   int plan_attend() {
     stage_ = Stage::Attend;
     const Piece piece = pieces_[piece_];
-    const double row_flops = 2.0 * (double(piece.start + piece.count) * (config_.head_dim + config_.value_dim) +
-                                    double(config_.head_dim) * config_.value_dim);
-    tile_rows_ = std::clamp<int64_t>(int64_t(kUnitFlops / row_flops), 1, kTileRows);
+    tile_rows_ = std::clamp<int64_t>(int64_t(kUnitFlops / row_cost(double(piece.start + piece.count))), 1, kTileRows);
     tiles_ = (piece.count * config_.group() + tile_rows_ - 1) / tile_rows_;
     const int64_t blocks = piece.completes ? (config_.segment_length + kTokens - 1) / kTokens : 0;
     return int((tiles_ + blocks) * config_.kv_heads);
@@ -224,6 +240,7 @@ class AttendWork final : public CallWork {
 
   Stage stage_ = Stage::Start;
   int64_t piece_ = 0, span_ = 0;
+  int64_t scratch_bytes_ = 0;
   int units_ = 0, state_rows_ = kStateRows;
   int64_t append_tokens_ = 0, tile_rows_ = kTileRows, tiles_ = 0;
 };

@@ -22,15 +22,21 @@ bool has_avx512() {  // x86-64-v4
 #endif
 
 const Kernels& choose() {
-  const char* wish = std::getenv("INFINI_STREAM_SIMD");
-  [[maybe_unused]] auto wanted = [&](const Kernels& kernels) { return !wish || !*wish || std::strcmp(wish, kernels.name) == 0; };
+  const Kernels* levels[3];  // those that this processor can run, the best first
+  int count = 0;
 #if defined(INFINI_HAVE_AVX512)
-  if (has_avx512() && wanted(avx512::kernels)) return avx512::kernels;
+  if (has_avx512()) levels[count++] = &avx512::kernels;
 #endif
 #if defined(INFINI_HAVE_AVX2)
-  if (has_avx2() && wanted(avx2::kernels)) return avx2::kernels;
+  if (has_avx2()) levels[count++] = &avx2::kernels;
 #endif
-  return baseline::kernels;
+  levels[count++] = &baseline::kernels;
+
+  const char* wish = std::getenv("INFINI_STREAM_SIMD");
+  for (int i = 0; wish && i < count; ++i) {
+    if (std::strcmp(wish, levels[i]->name) == 0) return *levels[i];
+  }
+  return *levels[0];
 }
 
 }  // namespace

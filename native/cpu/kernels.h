@@ -111,7 +111,7 @@ namespace baseline { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }
 namespace avx512 { extern const Kernels kernels; }
 
-// The best table this processor can run, or the one that INFINI_STREAM_SIMD names.
+// The best table this processor can run, or the one that INFINI_STREAM_SIMD names if it can run that.
 const Kernels& select_kernels();
 
 }  // namespace infini::cpu

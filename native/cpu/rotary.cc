@@ -5,6 +5,8 @@
 #include <mutex>
 #include <tuple>
 
+#include "core/memory_budget.h"
+
 namespace infini::cpu {
 namespace {
 
@@ -16,7 +18,9 @@ int64_t panel_entries(int head_dim, int64_t positions) {
 
 RotaryTable::RotaryTable(double theta, int head_dim, int64_t positions, Ledger& ledger)
     : entries_(panel_entries(head_dim, positions)),
-      table_(size_t(entries_) * 2 * sizeof(double), ledger, &Ledger::table_bytes) {
+      table_((require_memory(uint64_t(entries_) * 2 * sizeof(double), "a rotary table", ledger),
+              size_t(entries_) * 2 * sizeof(double)),
+             ledger, &Ledger::table_bytes) {
   double* cosines = table_.as<double>();
   double* sines = cosines + entries_;
   const int half = head_dim / 2;

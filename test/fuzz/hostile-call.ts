@@ -39,7 +39,7 @@ export function hostileCall(world: World, subject = world.subject()): void {
       option().out = place(hostile, subject.stream.config.dtype, outLength).array;
     },
     () => {
-      const { array } = place(hostile, subject.stream.config.dtype, outLength, true);
+      const { array } = place(hostile, subject.stream.config.dtype, outLength, 'plain');
       option().out = Object.defineProperty(array, 'then', { get: () => hostile.ambush(undefined) });
     },
     () => {

@@ -95,7 +95,7 @@ export function validCall(world: World, subject = world.subject()): void {
   if (rng.uniform() < 0.4) {
     const { dtype } = subject.stream.config;
     const overlap = placed.q.raw.length === outLength && !isExotic(placed.q.raw) && rng.uniform() < 0.5;
-    out = overlap ? placed.q : place(hostile, dtype, outLength, true);
+    out = overlap ? placed.q : place(hostile, dtype, outLength, 'plain');
     options.out = out.array;
   }
   const isAsync = !method.endsWith('Sync');

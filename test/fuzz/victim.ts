@@ -37,73 +37,29 @@ export class Victim {
     const tensor = (width: number) => place(hostile, 'float32', tokens * width);
     const placed = { q: tensor(48), k: tensor(24), v: tensor(40) };
     const input: Record<string, unknown> = { q: placed.q.array, k: placed.k.array, v: placed.v.array };
-    let options: Record<string, unknown> = {};
+    const options: Record<string, unknown> = {};
     const name = rng.pick(['q', 'k', 'v'] as const);
     const isAsync = rng.uniform() < 0.5;
     // Each of these alone makes the call fail. Those that run code of ours may do anything else beside.
-    const [how, spoil] = rng.pick<[string, () => void]>([
-      [
-        'a number',
-        () => {
-          placed[name].raw[rng.int(0, placed[name].raw.length - 1)] = rng.pick([Number.NaN, Infinity]);
-        },
-      ],
-      [
-        'overflow',
-        () => {
-          placed.k.raw.fill(3e38);
-          placed.q.raw.fill(3e38);
-        },
-      ],
-      [
-        'no tensor',
-        () => {
-          input[name] = rng.pick([
-            hostile.primitive,
-            hostile.convertible,
-            () => [],
-            () => anyArray(hostile),
-          ])();
-        },
-      ],
-      [
-        'length',
-        () => {
-          input[name] = placed[name].raw.subarray(1);
-        },
-      ],
-      [
-        'out',
-        () => {
-          options.out = place(hostile, 'float32', tokens * 80 + 1).array;
-        },
-      ],
-      [
-        'key',
-        () => {
-          rng.pick([input, options]).more = hostile.anything();
-        },
-      ],
-      [
-        'missing',
-        () => {
-          delete input[name];
-        },
-      ],
-      [
-        'signal',
-        () => {
-          options.signal = isAsync ? AbortSignal.abort(hostile.anything()) : new AbortController().signal;
-        },
-      ],
-      [
-        'getter',
-        () => {
-          options = Object.defineProperty({}, 'out', { get: () => hostile.ambush(hostile.explode()) });
-        },
-      ],
-    ]);
-    spoil();
+    const badSignal = () => (isAsync ? AbortSignal.abort(hostile.anything()) : new AbortController().signal);
+    const noTensor = [hostile.primitive, hostile.convertible, () => [], () => anyArray(hostile)];
+    const trap = { get: () => hostile.ambush(hostile.explode()) };
+    const { raw } = placed[name];
+    const spoils: Record<string, () => unknown> = {
+      number: () => raw.fill(rng.pick([Number.NaN, Number.POSITIVE_INFINITY]), rng.int(0, raw.length - 1)),
+      overflow: () => [placed.k.raw.fill(3e38), placed.q.raw.fill(3e38)],
+      'no tensor': () => Object.assign(input, { [name]: rng.pick(noTensor)() }),
+      length: () => Object.assign(input, { [name]: raw.subarray(1) }),
+      missing: () => delete input[name],
+      key: () => Object.assign(rng.pick([input, options]), { more: hostile.anything() }),
+      'long out': () => Object.assign(options, { out: place(hostile, 'float32', tokens * 80 + 1).array }),
+      'exotic out': () =>
+        Object.assign(options, { out: place(hostile, 'float32', tokens * 80, 'exotic').array }),
+      signal: () => Object.assign(options, { signal: badSignal() }),
+      getter: () => Object.defineProperty(options, 'out', trap),
+    };
+    const how = rng.pick(Object.keys(spoils));
+    spoils[how]();
     hostile.notes.push(`victim: ${how}`);
     const method = isAsync ? 'attend' : 'attendSync';
     const call = () => (this.#stream[method] as AnyCall).call(this.#stream, input, options);
