@@ -1,10 +1,11 @@
-import events from 'node:events';
 import { expected } from './errors';
 
-// AbortSignal's own getters: they refuse anything that is not the real thing, and a user's overrides are not called.
+// The platform's own getters and methods: they refuse anything that is not the real thing, and a user's overrides
+// are not called.
 const getter = <T>(name: 'aborted' | 'reason') =>
   Object.getOwnPropertyDescriptor(AbortSignal.prototype, name)?.get as (this: AbortSignal) => T;
 const aborted = getter<boolean>('aborted');
+const { addEventListener, removeEventListener } = EventTarget.prototype;
 const reason = getter<unknown>('reason');
 
 export const isAborted = (signal: AbortSignal): boolean => aborted.call(signal);
@@ -14,6 +15,7 @@ export function checkSignal(signal: unknown): AbortSignal | undefined {
   if (signal === undefined) return undefined;
   try {
     aborted.call(signal as AbortSignal);
+    removeEventListener.call(signal as AbortSignal, 'abort', () => {}); // an heir of a signal passes the line above
   } catch {
     throw expected('ERR_INVALID_ARG_TYPE', 'options.signal', 'an AbortSignal', signal);
   }
@@ -21,11 +23,6 @@ export function checkSignal(signal: unknown): AbortSignal | undefined {
 }
 
 type Listener = () => void;
-
-// Node 20.5 and later: heard even where another listener stops the event.
-const { addAbortListener } = events as {
-  addAbortListener?: (signal: AbortSignal, listener: Listener) => { [Symbol.dispose](): void };
-};
 
 const watched = new WeakMap<AbortSignal, { listeners: Set<Listener>; stop: Listener }>();
 
@@ -41,7 +38,8 @@ export function watchAbort(signal: AbortSignal, listener: Listener): Listener {
       watched.delete(signal);
       for (const one of listeners) one();
     };
-    entry = { listeners, stop: listen(signal, fire) };
+    addEventListener.call(signal, 'abort', fire, { once: true });
+    entry = { listeners, stop: () => removeEventListener.call(signal, 'abort', fire) };
     watched.set(signal, entry);
   }
   const { listeners, stop } = entry;
@@ -52,14 +50,4 @@ export function watchAbort(signal: AbortSignal, listener: Listener): Listener {
     watched.delete(signal);
     stop();
   };
-}
-
-function listen(signal: AbortSignal, fire: Listener): Listener {
-  if (addAbortListener) {
-    const registration = addAbortListener(signal, fire);
-    return () => registration[Symbol.dispose]();
-  }
-  const { addEventListener, removeEventListener } = EventTarget.prototype;
-  addEventListener.call(signal, 'abort', fire, { once: true });
-  return () => removeEventListener.call(signal, 'abort', fire);
 }

@@ -240,8 +240,8 @@ export class MemoryStream {
   #submit({ out, tokens, signal }: Call, start: (settle: Settle) => number): Promise<Tensor> {
     return new Promise((resolve, reject) => {
       let ticket = 0;
-      let unwatch = () => {};
-      ticket = start((error, committed) => {
+      const unwatch = signal ? watchAbort(signal, () => native.cancel(this.#native, ticket)) : () => {};
+      const settle: Settle = (error, committed) => {
         this.#pending--;
         try {
           unwatch();
@@ -253,9 +253,14 @@ export class MemoryStream {
         } catch (failure) {
           reject(failure);
         }
-      });
+      };
+      try {
+        ticket = start(settle);
+      } catch (failure) {
+        unwatch();
+        throw failure;
+      }
       this.#pending++;
-      if (signal) unwatch = watchAbort(signal, () => native.cancel(this.#native, ticket));
     });
   }
 }

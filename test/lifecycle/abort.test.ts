@@ -111,3 +111,22 @@ seededTest('aborts at random moments: every call either counts whole or not at a
     expect(aborted).toBeLessThan(120);
   }),
 );
+
+test('many calls may share one signal: one listener, no warning, the reason for each', () =>
+  withDevice(async (device) => {
+    const stream = device.createStream(large);
+    const controller = new AbortController();
+    const { signal } = controller;
+    // A user's own properties on the signal are not consulted.
+    Object.defineProperty(signal, 'reason', { get: () => 'an override' });
+    const calls = [bulkFor(stream, 1024), ...Array.from({ length: 30 }, () => bulkFor(stream, 4))].map(
+      (input) => stream.attend(input, { signal }).catch((error) => error),
+    );
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+    controller.abort('all of you');
+    for (const error of await Promise.all(calls)) {
+      expect(error).toMatchObject({ code: 'ABORT_ERR', cause: 'all of you' });
+    }
+    expect(stream.tokens).toBe(0);
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+  }));
