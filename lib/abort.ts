@@ -39,7 +39,14 @@ export function watchAbort(signal: AbortSignal, listener: Listener): Listener {
       for (const one of listeners) one();
     };
     addEventListener.call(signal, 'abort', fire, { once: true });
-    entry = { listeners, stop: () => removeEventListener.call(signal, 'abort', fire) };
+    const stop = () => {
+      try {
+        removeEventListener.call(signal, 'abort', fire);
+      } catch {
+        // Node reads the signal's constructor, which may be a trap. The call has its outcome.
+      }
+    };
+    entry = { listeners, stop };
     watched.set(signal, entry);
   }
   const { listeners, stop } = entry;

@@ -16,9 +16,17 @@ const configKeys = new Set([
   'dtype',
 ]);
 
+function isRecord(value: unknown): value is object {
+  try {
+    return typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
+  } catch {
+    return false; // a revoked proxy
+  }
+}
+
 /** Reads each known key of an object once (getters are user code); an unknown own key is an error. */
 export function readRecord(value: unknown, name: string, keys: ReadonlySet<string>): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value) || ArrayBuffer.isView(value)) {
+  if (!isRecord(value)) {
     throw expected('ERR_INVALID_ARG_TYPE', name, 'an object', value);
   }
   for (const key of Object.keys(value)) {

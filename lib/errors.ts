@@ -74,7 +74,7 @@ export function describe(value: unknown): string {
     case 'string':
       return `'${value.length > 32 ? `${value.slice(0, 32)}...` : value}'`;
     case 'bigint':
-      return `${value}n`;
+      return value < 2n ** 64n && value > -(2n ** 64n) ? `${value}n` : 'a huge bigint';
     case 'symbol':
       return 'a symbol';
     case 'function':

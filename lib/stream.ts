@@ -237,7 +237,8 @@ export class MemoryStream {
     return newTensor(this.#config.dtype, tokens * this.#config.heads * this.#config.valueDim);
   }
 
-  #submit({ out, tokens, signal }: Call, start: (settle: Settle) => number): Promise<Tensor> {
+  #submit(call: Call, start: (settle: Settle) => number): Promise<Tensor> {
+    const { out, tokens, signal } = call;
     return new Promise((resolve, reject) => {
       let ticket = 0;
       const unwatch = signal ? watchAbort(signal, () => native.cancel(this.#native, ticket)) : () => {};
@@ -255,6 +256,7 @@ export class MemoryStream {
         }
       };
       try {
+        if (signal) checkShapes(this.#config, call, out); // a trap of the signal may have resized an input
         ticket = start(settle);
       } catch (failure) {
         unwatch();

@@ -9,6 +9,7 @@ export function hostileCall(world: World, subject = world.subject()): void {
   for (const { raw } of Object.values(placed)) world.remember(raw.buffer);
   let given: unknown = input;
   let options: unknown = {};
+  let thenable = false;
   const option = () => options as Record<string, unknown>;
   const spoil: (() => void)[] = [
     () => {
@@ -40,6 +41,7 @@ export function hostileCall(world: World, subject = world.subject()): void {
     },
     () => {
       const { array } = place(hostile, subject.stream.config.dtype, outLength, 'plain');
+      thenable = true;
       option().out = Object.defineProperty(array, 'then', { get: () => hostile.ambush(undefined) });
     },
     () => {
@@ -71,21 +73,30 @@ export function hostileCall(world: World, subject = world.subject()): void {
     }
   }
   hostile.notes.push(`hostile ${method}`);
-  subject.lose();
   const call = () => (subject.stream[method] as AnyCall).call(subject.stream, given, options);
-  if (method.endsWith('Sync')) world.try(method, call);
-  else {
-    const end = subject.begin();
-    world.follow(method, call, end, end);
+  // Who knows what it attended to, when it succeeds. When it fails, it must not show.
+  const succeeded = () => method.startsWith('attend') && subject.lose();
+  if (method.endsWith('Sync')) {
+    if (world.try(method, call)) succeeded();
+    return;
   }
+  const end = subject.begin();
+  const resolved = () => {
+    succeeded();
+    end();
+  };
+  // A promise rejects after the fact when it is resolved with something whose `then` throws.
+  world.follow(method, call, resolved, thenable ? resolved : end);
 }
 
 /** Signals that are none, or that are one with traps. */
 function fakeSignal(world: World): unknown {
   const { rng, hostile } = world;
   const real = signalOf(world);
-  const trap = (name: PropertyKey) =>
-    Object.defineProperty(real, name, { get: () => hostile.ambush(undefined), configurable: true });
+  const trap = (name: keyof AbortSignal | 'constructor') => {
+    const value = real[name];
+    return Object.defineProperty(real, name, { get: () => hostile.ambush(value), configurable: true });
+  };
   return hostile.note(
     'signal',
     rng.pick<() => unknown>([
