@@ -1,4 +1,5 @@
-import { type Device, type MemoryStream, openDevice, type StreamConfig } from '../../lib';
+import type { Device, MemoryStream, StreamConfig } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { dataOf, makeInput } from '../support/inputs';
 import { expectRefused } from '../support/refusals';
 import type { Rng } from '../support/rng';
@@ -9,7 +10,7 @@ import { bytesOf, DTYPES, poisoned } from '../support/tensors';
 /** A call that fails leaves the stream bit for bit as it was, wherever in a segment it stood. */
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

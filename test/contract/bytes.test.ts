@@ -1,11 +1,12 @@
-import { type Device, openDevice, type StreamConfig } from '../../lib';
+import type { Device, StreamConfig } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { dataOf, makeInput } from '../support/inputs';
 import { seededTest } from '../support/seeded';
 import { DTYPES } from '../support/tensors';
 
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

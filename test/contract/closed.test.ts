@@ -1,10 +1,11 @@
-import { type Device, type MemoryStream, openDevice } from '../../lib';
+import type { Device, MemoryStream } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow } from '../support/failures';
 import { withHistory } from '../support/refusals';
 
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 
@@ -54,7 +55,7 @@ test('`using` closes stream and device at the end of the block', () => {
   let stream: MemoryStream | undefined;
   let other: MemoryStream | undefined;
   {
-    using inner = openDevice('cpu');
+    using inner = openTestDevice();
     other = inner.createStream({ heads: 1, headDim: 2 });
     using mine = device.createStream({ heads: 1, headDim: 2 });
     stream = mine;

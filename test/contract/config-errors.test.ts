@@ -1,9 +1,10 @@
-import { type Device, openDevice, type StreamConfig } from '../../lib';
+import type { Device, StreamConfig } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { expectThrow } from '../support/failures';
 
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

@@ -1,4 +1,5 @@
 import { type Device, type MemoryStream, openDevice, type StreamConfig } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow } from '../support/failures';
 import { withHistory } from '../support/refusals';
 import { stateOf } from '../support/state';
@@ -7,7 +8,7 @@ import { stateOf } from '../support/state';
 let device: Device;
 let stream: MemoryStream;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 beforeEach(() => {
   stream = withHistory(device.createStream({ heads: 1, headDim: 2, segmentLength: 4 }));
@@ -92,7 +93,7 @@ test('a getter that closes the stream makes the call fail as closed', async () =
 });
 
 test('a getter that closes the device makes createStream fail as closed', () => {
-  const mine = openDevice('cpu');
+  const mine = openTestDevice();
   const config = withGetter({ heads: 1, headDim: 2 }, 'scale', () => {
     mine.close();
     return 1;

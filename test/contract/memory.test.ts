@@ -1,4 +1,5 @@
-import { type Device, openDevice } from '../../lib';
+import type { Device } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { dataOf, makeInput } from '../support/inputs';
 import { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
@@ -8,7 +9,7 @@ import { bytesOf, DTYPES } from '../support/tensors';
 /** memory(), fork() and reset(). */
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

@@ -1,11 +1,12 @@
-import { type Device, type DType, openDevice, type Tensor } from '../../lib';
+import type { Device, DType, Tensor } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { expectRefused, withHistory } from '../support/refusals';
 import { poisoned } from '../support/tensors';
 
 /** NaN and Infinity never enter a stream. */
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

@@ -1,11 +1,12 @@
-import { type Device, openDevice } from '../../lib';
+import type { Device } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { expectReject } from '../support/failures';
 import { expectRefused, withHistory } from '../support/refusals';
 
 /** Closed, types, dtype, shape, signal already aborted, values: a call that fails twice reports the earlier. */
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

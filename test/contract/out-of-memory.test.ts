@@ -1,5 +1,6 @@
 import { totalmem } from 'node:os';
-import { type Device, openDevice, type StreamConfig } from '../../lib';
+import type { Device, StreamConfig } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { expectThrow } from '../support/failures';
 
 // The sanitizer writes its own notes about every block.
@@ -7,7 +8,7 @@ const sanitized = process.env.INFINI_STREAM_SANITIZED !== undefined;
 
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

@@ -1,4 +1,5 @@
-import { type Device, openDevice, type Tensor } from '../../lib';
+import type { Device, Tensor } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { makeInput } from '../support/inputs';
 import { expectRefused, withHistory } from '../support/refusals';
 import { Rng } from '../support/rng';
@@ -6,7 +7,7 @@ import { bytesOf, poisoned } from '../support/tensors';
 
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

@@ -1,10 +1,11 @@
-import { Device, MemoryStream, openDevice } from '../../lib';
+import { Device, MemoryStream } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow, type Failure } from '../support/failures';
 
 /** Streams and devices are made by this package alone, and its methods work on them alone. */
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

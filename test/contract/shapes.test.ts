@@ -1,10 +1,11 @@
-import { type Device, openDevice } from '../../lib';
+import type { Device } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { expectRefused, withHistory } from '../support/refusals';
 
 /** A token is 24 elements of q, 12 of k, 6 of v and 12 of the output. */
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

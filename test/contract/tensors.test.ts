@@ -1,11 +1,12 @@
-import { type Device, type MemoryStream, openDevice, type Tensor } from '../../lib';
+import type { Device, MemoryStream, Tensor } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { expectRefused, withHistory } from '../support/refusals';
 import { bytesOf } from '../support/tensors';
 
 /** What may be given as q, k and v. One head of two numbers: a token is two elements of each tensor. */
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

@@ -1,4 +1,5 @@
-import { type Device, type MemoryStream, openDevice, type StreamConfig } from '../../lib';
+import type { Device, MemoryStream, StreamConfig } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { dataOf, makeInput } from '../support/inputs';
 import { Rng } from '../support/rng';
 
@@ -24,7 +25,7 @@ export function bulkFor(stream: MemoryStream, tokens: number) {
 }
 
 export async function withDevice(body: (device: Device) => Promise<void>): Promise<void> {
-  const device = openDevice('cpu');
+  const device = openTestDevice();
   try {
     await body(device);
   } finally {

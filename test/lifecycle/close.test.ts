@@ -1,4 +1,4 @@
-import { openDevice } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { bulkFor, inputFor, large, milliseconds, outcome, small, withDevice } from './calls';
 
 test('close rejects pending calls with ERR_CLOSED within 250 ms and frees the state', () =>
@@ -41,8 +41,8 @@ test('every method of a closed stream fails with ERR_CLOSED; what it was can sti
   }));
 
 test('closing a device closes its streams and forks, not those of another handle', async () => {
-  const device = openDevice('cpu');
-  const other = openDevice('cpu');
+  const device = openTestDevice();
+  const other = openTestDevice();
   const stream = device.createStream(large);
   const fork = device.createStream(small).fork();
   const theirs = other.createStream(small);
@@ -60,7 +60,7 @@ test('closing a device closes its streams and forks, not those of another handle
 test('`using` closes', () => {
   let seen: { closed: boolean };
   {
-    using device = openDevice('cpu');
+    using device = openTestDevice();
     using stream = device.createStream(small);
     seen = stream;
     expect(stream.closed).toBe(false);

@@ -1,8 +1,10 @@
-import { type Device, type DType, openDevice, type StreamConfig } from '../../lib';
+import type { Device, DType, StreamConfig } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { around, makeInput } from '../support/inputs';
 import { Pair } from '../support/pair';
 import type { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
+import { sizes as testSizes } from '../support/sizes';
 
 const SHAPES = [
   { headDim: 1, valueDim: 1 },
@@ -25,12 +27,12 @@ const HEADS = [
   { heads: 4, kvHeads: 1 },
   { heads: 8, kvHeads: 1 },
 ];
-/** Multiplications that a case may cost the reference; larger ones get fewer heads and fewer tokens. */
-const BUDGET = 1e8;
+/** Multiplications that a case may cost; larger ones get fewer heads and fewer tokens. */
+const BUDGET = testSizes.gridWork;
 
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

@@ -1,15 +1,17 @@
 import fc from 'fast-check';
-import { type Device, type MemoryStream, openDevice, type StreamConfig } from '../../lib';
+import type { Device, MemoryStream, StreamConfig } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { cut, dataOf, type MadeInput, makeInput } from '../support/inputs';
 import { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
+import { sizes } from '../support/sizes';
 import { stateOf } from '../support/state';
 import { bytesOf } from '../support/tensors';
 
 /** Several streams at once give each what it would give alone. */
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 
@@ -69,8 +71,8 @@ seededTest('random interleavings of calls change nothing', async (rng) => {
       }
     },
   );
-  await fc.assert(property, { numRuns: 25, seed: rng.bits() | 0 });
-  expect(runs).toBeGreaterThanOrEqual(50);
+  await fc.assert(property, { numRuns: sizes.interleavings, seed: rng.bits() | 0 });
+  expect(runs).toBeGreaterThanOrEqual(2 * sizes.interleavings);
 });
 
 function configOf(stream: MemoryStream): StreamConfig {

@@ -1,4 +1,5 @@
-import { type Device, openDevice, type StreamConfig } from '../../lib';
+import type { Device, StreamConfig } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { around, makeInput } from '../support/inputs';
 import { Pair } from '../support/pair';
 import { seededTest } from '../support/seeded';
@@ -6,7 +7,7 @@ import { seededTest } from '../support/seeded';
 /** Few, but as they are used: long segments, many tokens a call, many segments a call. */
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

@@ -1,5 +1,7 @@
-import { type Device, openDevice } from '../../lib';
-import { around, constant, type Draws, makeInput } from '../support/inputs';
+import type { Device } from '../../lib';
+import { onCuda, openTestDevice } from '../support/device';
+import { expectThrow } from '../support/failures';
+import { around, constant, type Draws, dataOf, makeInput } from '../support/inputs';
 import { Pair } from '../support/pair';
 import { seededTest } from '../support/seeded';
 import { DTYPES } from '../support/tensors';
@@ -7,7 +9,7 @@ import { DTYPES } from '../support/tensors';
 /** Softmax where logits reach +-1000: the largest must be subtracted first, and their digits must survive. */
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 
@@ -45,7 +47,9 @@ describe.each(CASES)('logits $name', ({ draws, reaches }) => {
   for (const dtype of DTYPES) {
     seededTest(`give accurate ${dtype} outputs`, async (rng) => {
       for (const headDim of DIMS) {
-        for (const rope of headDim % 2 === 0 ? [null, { theta: 10_000 }] : [null]) {
+        // On CUDA rotated 16-bit queries and keys are rounded: a logit of 1000 then errs by more than 1.
+        const turns = headDim % 2 === 0 && !(onCuda && dtype !== 'float32');
+        for (const rope of turns ? [null, { theta: 10_000 }] : [null]) {
           const config = { heads: 2, kvHeads: 1, headDim, valueDim: 11, segmentLength: 100, dtype, rope };
           const pair = new Pair(device, { ...config, emptyRead: 'local', gate: [-3, 1] });
           const input = makeInput(pair.stream.config, 130, rng, draws(headDim));
@@ -74,16 +78,36 @@ function largestLogit(q: Float64Array, k: Float64Array, headDim: number): number
   return largest;
 }
 
-seededTest('terms of 1e20 that cancel inside a logit leave it exact', async (rng) => {
-  const pair = new Pair(device, { heads: 1, headDim: 2, valueDim: 3, segmentLength: 64, scale: 1, gate: -2 });
-  const input = makeInput(pair.stream.config, 40, rng, {
-    q: constant(2 ** 66),
-    k: (_, index) => (index === 0 ? 2 ** 66 : -(2 ** 66)),
-  });
-  await pair.attend(input, 'sync');
-  expect(pair.compared).toBe(1);
-  pair.close();
-});
+seededTest(
+  'terms of 1e20 that cancel inside a logit leave it exact, or fail the call on CUDA',
+  async (rng) => {
+    const pair = new Pair(device, {
+      heads: 1,
+      headDim: 2,
+      valueDim: 3,
+      segmentLength: 64,
+      scale: 1,
+      gate: -2,
+    });
+    const input = makeInput(pair.stream.config, 40, rng, {
+      q: constant(2 ** 66),
+      k: (_, index) => (index === 0 ? 2 ** 66 : -(2 ** 66)),
+    });
+    if (onCuda) {
+      // There logits are sums in float32, and 2^132 is beyond it.
+      expectThrow(() => pair.stream.attendSync(dataOf(input)), {
+        code: 'ERR_NON_FINITE',
+        tensor: 'output',
+        token: 0,
+      });
+      expect(pair.stream.tokens).toBe(0);
+    } else {
+      await pair.attend(input, 'sync');
+      expect(pair.compared).toBe(1);
+    }
+    pair.close();
+  },
+);
 
 seededTest('a product beyond float32 is no overflow when the scale brings it back', async (rng) => {
   const scale = 2 ** -130;

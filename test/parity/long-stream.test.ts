@@ -1,12 +1,13 @@
-import { type Device, type MemoryStream, openDevice, type StreamConfig } from '../../lib';
+import type { Device, MemoryStream, StreamConfig } from '../../lib';
 import { ReferenceStream } from '../reference/reference-stream';
 import { errorsByHead, FLOAT32_ERROR } from '../support/accuracy';
+import { openTestDevice } from '../support/device';
 import { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
+import { sizes as testSizes } from '../support/sizes';
 
-/** A million tokens: the memory stays accurate, and neither work nor memory grows with the tokens. */
-const WARM = 100_000;
-const WINDOW = 450_000;
+/** A million tokens (fewer where kernels are emulated): the memory stays accurate, and neither work nor memory grows with the tokens. */
+const { warmTokens: WARM, windowTokens: WINDOW } = testSizes;
 const TOKENS = WARM + 2 * WINDOW;
 const LARGEST_CALL = 2000;
 /** M after a million tokens, as a relative norm. */
@@ -21,7 +22,7 @@ const DIM = 8;
 
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 
@@ -133,19 +134,16 @@ describe.each([
       }
     }
 
-    const [at100K, at550K, at1M] = native.marks;
-    const units = [at550K.units - at100K.units, at1M.units - at550K.units];
+    const [warm, half, whole] = native.marks;
+    const units = [half.units - warm.units, whole.units - half.units];
     expect(units[0]).toBeGreaterThan(0);
     expect(Math.abs(units[1] / units[0] - 1)).toBeLessThan(0.03);
     // Blocks may be kept for reuse, so the second window may allocate less than the first, but not more.
-    const bytes = [
-      at550K.allocatedBytes - at100K.allocatedBytes,
-      at1M.allocatedBytes - at550K.allocatedBytes,
-    ];
+    const bytes = [half.allocatedBytes - warm.allocatedBytes, whole.allocatedBytes - half.allocatedBytes];
     expect(bytes[1]).toBeLessThanOrEqual(1.03 * bytes[0] + WINDOW / segmentLength);
     expect(stream.byteLength).toBe(byteLength);
     if (!process.env.INFINI_STREAM_SANITIZED) {
-      expect(native.peak - at100K.rss).toBeLessThanOrEqual(RSS_GROWTH);
+      expect(native.peak - warm.rss).toBeLessThanOrEqual(RSS_GROWTH);
     }
     stream.close();
   });

@@ -1,4 +1,5 @@
-import { type Device, openDevice, type StreamConfig } from '../../lib';
+import type { Device, StreamConfig } from '../../lib';
+import { onCuda, openTestDevice } from '../support/device';
 import { around, constant, type Draw, type Draws, makeInput } from '../support/inputs';
 import { Pair } from '../support/pair';
 import type { Rng } from '../support/rng';
@@ -8,7 +9,7 @@ import { decode } from '../support/tensors';
 /** The memory where sigma spans everything from 1e-35 to 1e4: retrieval is a ratio and must not lose its digits. */
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 
@@ -169,7 +170,13 @@ describe.each(['linear', 'delta'] as const)('by the %s rule', (rule) => {
       { draws: { k: everything, q: everything }, scale: 1e-3 },
       { draws: { k: edge, q: edge, v: around(3) }, scale: 1e-3 },
     ];
-    for (const { draws, scale } of cases) await check({ rule, scale }, [draws, draws, draws], rng);
+    for (const { draws, scale } of cases) {
+      const run = check({ rule, scale }, [draws, draws, draws], rng);
+      // On CUDA z is kept within float32's range, because the kernels divide by it.
+      if (onCuda && draws.k === largest)
+        await expect(run).rejects.toMatchObject({ code: 'ERR_NON_FINITE', tensor: 'memory' });
+      else await run;
+    }
   });
 
   seededTest('keys of +-1e4 are read by queries of +-1e4', async (rng) => {

@@ -1,4 +1,5 @@
-import { type Device, openDevice, type StreamConfig } from '../../lib';
+import type { Device, StreamConfig } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { makeInput } from '../support/inputs';
 import { Pair } from '../support/pair';
 import type { Rng } from '../support/rng';
@@ -7,7 +8,7 @@ import { DTYPES } from '../support/tensors';
 
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

@@ -1,4 +1,5 @@
-import { type Device, openDevice, type StreamConfig } from '../../lib';
+import type { Device, StreamConfig } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { constant, dataOf, makeInput } from '../support/inputs';
 import { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
@@ -6,7 +7,7 @@ import { bytesOf, DTYPES } from '../support/tensors';
 
 let device: Device;
 beforeAll(() => {
-  device = openDevice('cpu');
+  device = openTestDevice();
 });
 afterAll(() => device.close());
 

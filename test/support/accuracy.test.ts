@@ -43,6 +43,7 @@ test('float32 may err by 1e-6, and by 1e-8 more for each unit of the largest log
       heads: 2,
       dim: 2,
       maxLogit,
+      cuda: false,
     });
   expect(compare(0.8e-6)).not.toThrow();
   expect(compare(1.5e-6)).toThrow('head 0');
@@ -53,10 +54,29 @@ test('float32 may err by 1e-6, and by 1e-8 more for each unit of the largest log
 test.each(['float16', 'bfloat16'] as const)('%s may err by twice the error of rounding', (dtype) => {
   const thirds = Float64Array.of(1 / 3, 2 / 3, 5 / 3, 1 / 7);
   const compare = (numbers: Float64Array) => () =>
-    expectAccurate({ what: 'it', dtype, actual: encode(dtype, numbers), wanted: thirds, heads: 1, dim: 4 });
+    expectAccurate({
+      what: 'it',
+      dtype,
+      actual: encode(dtype, numbers),
+      wanted: thirds,
+      heads: 1,
+      dim: 4,
+      cuda: false,
+    });
   const relative = dtype === 'float16' ? 2 ** -10 : 2 ** -7;
   expect(compare(thirds)).not.toThrow();
   expect(compare(thirds.map((x) => x * (1 + 1.5 * relative)))).toThrow('not accurate');
   const rounding = errorsByHead(rounded(dtype, thirds), thirds, 1, 4)[0];
-  expect(allowedErrors({ dtype, wanted: thirds, heads: 1, dim: 4 })).toEqual([2 * rounding]);
+  expect(allowedErrors({ dtype, wanted: thirds, heads: 1, dim: 4, cuda: false })).toEqual([2 * rounding]);
+});
+
+test('on CUDA the bounds grow with logits beyond 30, and with the rounding of rotated queries and keys', () => {
+  const third = { wanted: Float64Array.of(1 / 3), heads: 1, dim: 1, cuda: true };
+  expect(allowedErrors({ ...third, dtype: 'float32', maxLogit: [20] })).toEqual([1e-5]);
+  expect(allowedErrors({ ...third, dtype: 'float32', maxLogit: [300] })[0]).toBeCloseTo(1e-4, 12);
+  expect(allowedErrors({ ...third, dtype: 'bfloat16' })).toEqual([5e-3]);
+  expect(allowedErrors({ ...third, dtype: 'float16', maxLogit: [16], rope: true })[0]).toBeCloseTo(
+    1e-3 + 2 ** -10,
+    12,
+  );
 });

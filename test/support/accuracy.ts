@@ -1,18 +1,27 @@
 import type { DType, Tensor } from '../../lib';
+import { onCuda } from './device';
 import { decode, rounded } from './tensors';
 
 const { abs, max, sqrt } = Math;
 
-/** The accuracy that the project promises, in one place. All errors are relative norms per query head. */
-export const FLOAT32_ERROR = 1e-6;
+/**
+ * The accuracy that the project promises, in one place. All errors are relative norms per query head over a call.
+ * CPU: float32 errs by at most 1e-6, and 1e-8 more for each unit of the largest logit; a 16-bit type by twice what
+ * rounding the exact result to it costs. CUDA: the bounds below for logits up to 30, in proportion beyond.
+ */
+export const FLOAT32_ERROR = onCuda ? 1e-5 : 1e-6;
 export const FLOAT32_ERROR_PER_LOGIT = 1e-8;
-/** A 16-bit result may err by this many times the error of the exact result rounded to the type. */
 export const ROUNDING_ERRORS = 2;
 /** Where the exact result needs no rounding at all. */
 const ROUNDING_FLOOR = 1e-9;
 
-/** M and z after a short stream, for which the promise names no number: a few roundings to float32. */
-export const SHORT_MEMORY_ERROR = 1e-6;
+const CUDA_ERROR: Record<DType, number> = { float32: 1e-5, float16: 1e-3, bfloat16: 5e-3 };
+const CUDA_LOGITS = 30;
+/** Rotated queries and keys are rounded to the stream's type once more: what a logit of 1 loses by that. */
+const CUDA_ROPE_ERROR: Record<DType, number> = { float32: 0, float16: 2 ** -14, bfloat16: 2 ** -11 };
+
+/** M and z after a short stream: a few roundings to float32; on CUDA, products of 16-bit streams are less exact. */
+export const shortMemoryError = (dtype: DType): number => (onCuda && dtype !== 'float32' ? 1e-4 : 1e-6);
 
 /** |actual - wanted| / |wanted| of each head in a [tokens, heads, dim] array. 0 / 0 is 0, x / 0 is Infinity. */
 export function errorsByHead(
@@ -57,23 +66,28 @@ export interface Comparison {
   dim: number;
   /** Per head; absent where no logit enters the result. */
   maxLogit?: ArrayLike<number>;
+  /** Whether the logits are of rotated queries and keys. */
+  rope?: boolean;
+  /** Only the tests of this file's own rules set it. */
+  cuda?: boolean;
 }
 
 /** The error that the promise allows each head. */
-export function allowedErrors({
-  dtype,
-  wanted,
-  heads,
-  dim,
-  maxLogit,
-}: Omit<Comparison, 'what' | 'actual'>): number[] {
-  if (dtype === 'float32')
-    return Array.from(
-      { length: heads },
-      (_, h) => FLOAT32_ERROR + FLOAT32_ERROR_PER_LOGIT * (maxLogit?.[h] ?? 0),
-    );
-  const rounding = errorsByHead(rounded(dtype, wanted), wanted, heads, dim);
-  return rounding.map((error) => max(ROUNDING_ERRORS * error, ROUNDING_FLOOR));
+export function allowedErrors(comparison: Omit<Comparison, 'what' | 'actual'>): number[] {
+  const { dtype, wanted, heads, dim, maxLogit, rope, cuda = onCuda } = comparison;
+  const logit = (head: number) => maxLogit?.[head] ?? 0;
+  const perHead = (error: (head: number) => number) => Array.from({ length: heads }, (_, h) => error(h));
+  if (!cuda && dtype === 'float32') return perHead((h) => FLOAT32_ERROR + FLOAT32_ERROR_PER_LOGIT * logit(h));
+
+  const rounding = dtype === 'float32' ? [] : errorsByHead(rounded(dtype, wanted), wanted, heads, dim);
+  const roundings = (h: number) => max(ROUNDING_ERRORS * (rounding[h] ?? 0), ROUNDING_FLOOR);
+  if (!cuda) return perHead(roundings);
+  return perHead((h) =>
+    max(
+      CUDA_ERROR[dtype] * max(1, logit(h) / CUDA_LOGITS) + (rope ? CUDA_ROPE_ERROR[dtype] * logit(h) : 0),
+      roundings(h),
+    ),
+  );
 }
 
 /** Fails unless every head of the result is as accurate as promised. */

@@ -1,6 +1,6 @@
 import type { Device, MemoryStream, StreamConfig, Tensor } from '../../lib';
 import { ReferenceStream } from '../reference/reference-stream';
-import { errorsByHead, expectAccurate, SHORT_MEMORY_ERROR } from './accuracy';
+import { errorsByHead, expectAccurate, shortMemoryError } from './accuracy';
 import { dataOf, type MadeInput, valuesOf } from './inputs';
 import { type MadeTensor, poisoned } from './tensors';
 
@@ -35,6 +35,7 @@ export class Pair {
       heads,
       dim: valueDim,
       maxLogit: wanted.maxLogit,
+      rope: this.stream.config.rope !== null,
     });
     const { tokens, segments } = this.stream;
     expect({ tokens, segments }).toEqual({
@@ -66,7 +67,7 @@ export class Pair {
   }
 
   /** M and z, each kv head by its relative norm. */
-  expectMemory(allowed = SHORT_MEMORY_ERROR): void {
+  expectMemory(allowed = shortMemoryError(this.stream.config.dtype)): void {
     const { kvHeads, headDim, valueDim } = this.stream.config;
     const actual = this.stream.memory();
     const wanted = this.reference.memory();
