@@ -1,4 +1,5 @@
 import { expected } from './errors';
+import { native } from './native';
 
 // The platform's own getters and methods: they refuse anything that is not the real thing, and a user's overrides
 // are not called.
@@ -22,21 +23,29 @@ export function checkSignal(signal: unknown): AbortSignal | undefined {
   return signal as AbortSignal;
 }
 
-type Listener = () => void;
+/** A call that a signal can cut off; its ticket is 0 until it is queued. */
+export interface Abortable {
+  readonly ticket: number;
+}
 
-const watched = new WeakMap<AbortSignal, { listeners: Set<Listener>; stop: Listener }>();
+interface Watch {
+  readonly calls: Set<Abortable>;
+  readonly stop: () => void;
+}
+const watches = new WeakMap<AbortSignal, Watch>();
 
 /**
- * Calls `listener` when the signal fires; returns the function that stops watching. One event listener per signal,
- * however many calls share it: Node warns of a leak beyond ten.
+ * Cancels the call when the signal fires; returns the function that stops watching. One event listener per signal,
+ * however many calls share it, because Node warns of a leak beyond ten; and one cancellation, so that no call begins
+ * when those before it are gone.
  */
-export function watchAbort(signal: AbortSignal, listener: Listener): Listener {
-  let entry = watched.get(signal);
-  if (!entry) {
-    const listeners = new Set<Listener>();
+export function watchAbort(signal: AbortSignal, call: Abortable): () => void {
+  let watch = watches.get(signal);
+  if (!watch) {
+    const calls = new Set<Abortable>();
     const fire = () => {
-      watched.delete(signal);
-      for (const one of listeners) one();
+      watches.delete(signal);
+      native.cancel(Array.from(calls, ({ ticket }) => ticket));
     };
     addEventListener.call(signal, 'abort', fire, { once: true });
     const stop = () => {
@@ -46,15 +55,15 @@ export function watchAbort(signal: AbortSignal, listener: Listener): Listener {
         // Node reads the signal's constructor, which may be a trap. The call has its outcome.
       }
     };
-    entry = { listeners, stop };
-    watched.set(signal, entry);
+    watch = { calls, stop };
+    watches.set(signal, watch);
   }
-  const { listeners, stop } = entry;
-  listeners.add(listener);
+  const { calls, stop } = watch;
+  calls.add(call);
   return () => {
-    listeners.delete(listener);
-    if (listeners.size > 0 || watched.get(signal)?.listeners !== listeners) return;
-    watched.delete(signal);
+    calls.delete(call);
+    if (calls.size > 0 || watches.get(signal)?.calls !== calls) return;
+    watches.delete(signal);
     stop();
   };
 }

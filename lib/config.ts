@@ -24,8 +24,30 @@ function isRecord(value: unknown): value is object {
   }
 }
 
-/** Reads each known key of an object once (getters are user code); an unknown own key is an error. */
-export function readRecord(value: unknown, name: string, keys: ReadonlySet<string>): Record<string, unknown> {
+/** The length of an array, which may be a proxy and say anything. */
+export function checkArray(value: unknown, name: string, least: number, most: number): number {
+  let isArray = false;
+  try {
+    isArray = Array.isArray(value);
+  } catch {
+    // a revoked proxy
+  }
+  if (!isArray) throw expected('ERR_INVALID_ARG_TYPE', name, 'an array', value);
+  const length: unknown = (value as unknown[]).length;
+  if (Number.isInteger(length) && (length as number) >= least && (length as number) <= most)
+    return length as number;
+  throw fail(
+    'ERR_OUT_OF_RANGE',
+    `Expected ${least} to ${most} elements for "${name}" but received ${describe(length)}`,
+  );
+}
+
+/** An object without unknown own keys. Its getters are user code: whoever reads it, reads each known key once. */
+export function checkRecord(
+  value: unknown,
+  name: string,
+  keys: ReadonlySet<string>,
+): Record<string, unknown> {
   if (!isRecord(value)) {
     throw expected('ERR_INVALID_ARG_TYPE', name, 'an object', value);
   }
@@ -38,8 +60,14 @@ export function readRecord(value: unknown, name: string, keys: ReadonlySet<strin
       );
     }
   }
+  return value as Record<string, unknown>;
+}
+
+/** A copy of the known keys of such an object. */
+export function readRecord(value: unknown, name: string, keys: ReadonlySet<string>): Record<string, unknown> {
+  const given = checkRecord(value, name, keys);
   const record: Record<string, unknown> = {};
-  for (const key of keys) record[key] = (value as Record<string, unknown>)[key];
+  for (const key of keys) record[key] = given[key];
   return record;
 }
 

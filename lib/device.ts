@@ -1,9 +1,22 @@
 import os from 'node:os';
+import { attendBatch } from './attend-batch';
+import { type Batch, makeBatch } from './batch';
 import { readConfig, readRecord } from './config';
+import { type DeviceTensor, makeDeviceTensor } from './device-tensor';
 import { expected, fail } from './errors';
+import { makeHostBuffer } from './host-buffer';
 import { type NativeDevice, native } from './native';
 import { adoptStream, type MemoryStream } from './stream';
-import type { DeviceInfo, DeviceOptions, DeviceStats, StreamConfig } from './types';
+import type {
+  BatchEntry,
+  BatchOptions,
+  DeviceInfo,
+  DeviceOptions,
+  DeviceStats,
+  DType,
+  StreamConfig,
+  Tensor,
+} from './types';
 
 // Only this file makes devices: `new Device()` by anyone else has no key.
 const key = Symbol('infini-stream device');
@@ -12,6 +25,7 @@ let adoptDevice: (handle: NativeDevice) => Device;
 /** A handle on a device, made by {@link openDevice}. Handles on one device share one engine and one thread pool. */
 export class Device {
   readonly #native: NativeDevice;
+  readonly #id: string;
   /** What this device is. */
   readonly info: Readonly<DeviceInfo>;
 
@@ -23,13 +37,19 @@ export class Device {
     if (secret !== key) throw fail('ERR_INVALID_ARG_TYPE', 'Expected Device to be made by openDevice()');
     this.#native = handle;
     this.info = Object.freeze(native.deviceInfo(handle));
+    this.#id = this.info.id;
   }
 
-  static #of(receiver: unknown, method: string): NativeDevice {
+  static #check(receiver: unknown, method: string): asserts receiver is Device {
     if (typeof receiver !== 'object' || receiver === null || !(#native in receiver)) {
       throw fail('ERR_INVALID_ARG_TYPE', `Expected a Device as the receiver of ${method}`);
     }
-    return receiver.#native;
+  }
+
+  static #checkOpen(receiver: unknown, method: string): asserts receiver is Device {
+    Device.#check(receiver, method);
+    if (native.deviceClosed(receiver.#native))
+      throw fail('ERR_CLOSED', 'Expected an open device but it is closed');
   }
 
   /**
@@ -37,23 +57,81 @@ export class Device {
    * @throws ERR_CLOSED, ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE, ERR_SHAPE (gate length), ERR_OUT_OF_MEMORY.
    */
   createStream(config: StreamConfig): MemoryStream {
-    const handle = Device.#of(this, 'createStream');
-    if (native.deviceClosed(handle)) throw fail('ERR_CLOSED', 'Expected an open device but it is closed');
-    return adoptStream(native.createStream(handle, readConfig(config)));
+    Device.#checkOpen(this, 'createStream');
+    return adoptStream(native.createStream(this.#native, readConfig(config)), this.#id);
+  }
+
+  /**
+   * Makes a tensor in the device's own memory: of `data`, or of zeros. `shape` is 1 to 8 whole numbers above 0. Calls
+   * ask for the right number of elements, and of a shape with three dimensions that it is exactly theirs.
+   * @throws ERR_CLOSED, ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE, ERR_DTYPE and ERR_SHAPE (data), ERR_OUT_OF_MEMORY.
+   */
+  tensor(shape: readonly number[], dtype: DType, data?: Tensor): DeviceTensor {
+    Device.#checkOpen(this, 'tensor');
+    return makeDeviceTensor(this.#native, this.#id, shape, dtype, data);
+  }
+
+  /**
+   * Memory, zero at first, that this device copies from and to fastest (on a GPU: pinned). Calls on this device use
+   * typed arrays over it in place, as q, k, v or `out`, and lease the bytes they use until they settle: what
+   * JavaScript stores in them meanwhile, or reads from an `out`, is undefined, though harmless. Freed when it is
+   * collected and no call uses it.
+   * @throws ERR_CLOSED, ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE, ERR_OUT_OF_MEMORY.
+   */
+  hostBuffer(byteLength: number): ArrayBuffer {
+    Device.#checkOpen(this, 'hostBuffer');
+    return makeHostBuffer(this.#native, this.#id, byteLength);
+  }
+
+  /**
+   * Calls `attend` on many streams of this device at once, whatever their configurations; a GPU runs them together.
+   * Each entry succeeds or fails by itself, as the same call made alone would; a stream that occurs twice is
+   * ERR_BUSY the second time. Tensors stay leased until all have settled. At most 4096 entries.
+   *
+   * Never throws; rejects with ERR_CLOSED, ERR_INVALID_ARG_TYPE (no array, or wrong options) or ERR_OUT_OF_RANGE
+   * (too many), and otherwise resolves with the outcome of each entry.
+   */
+  attendBatch(
+    entries: readonly BatchEntry[],
+    options?: BatchOptions,
+  ): Promise<PromiseSettledResult<Tensor | DeviceTensor>[]> {
+    try {
+      Device.#checkOpen(this, 'attendBatch');
+      return attendBatch(this.#id, entries, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Prepares streams to step together, one token each: 1 to 4096 distinct open streams of this device with equal
+   * configurations.
+   * @throws ERR_CLOSED (device or stream), ERR_INVALID_ARG_TYPE (no array, no streams, another device's),
+   * ERR_OUT_OF_RANGE (their number, or configurations that differ), ERR_BUSY (a stream occurs twice).
+   */
+  createBatch(streams: readonly MemoryStream[]): Batch {
+    Device.#checkOpen(this, 'createBatch');
+    return makeBatch(this.#native, this.#id, streams);
   }
 
   /** What the engine behind this device holds and has done. */
   stats(): DeviceStats {
-    return native.deviceStats(Device.#of(this, 'stats'));
+    Device.#check(this, 'stats');
+    return native.deviceStats(this.#native);
   }
 
-  /** Closes this handle and every stream made from it; their pending calls reject with ERR_CLOSED. Idempotent. */
+  /**
+   * Closes this handle, every stream and every tensor made from it; pending calls of the streams reject with
+   * ERR_CLOSED. Idempotent.
+   */
   close(): void {
-    native.closeDevice(Device.#of(this, 'close'));
+    Device.#check(this, 'close');
+    native.closeDevice(this.#native);
   }
 
   [Symbol.dispose](): void {
-    native.closeDevice(Device.#of(this, '[Symbol.dispose]'));
+    Device.#check(this, '[Symbol.dispose]');
+    native.closeDevice(this.#native);
   }
 }
 

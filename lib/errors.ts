@@ -14,9 +14,9 @@ export const errorClasses = {
   ERR_NON_FINITE: RangeError,
   /** The memory now available does not suffice. */
   ERR_OUT_OF_MEMORY: Error,
-  /** The stream or its device is closed. */
+  /** The stream, tensor, batch or device is closed. */
   ERR_CLOSED: Error,
-  /** An asynchronous call on this stream is pending. */
+  /** An asynchronous call on this stream is pending, or one that uses this tensor; or a stream or tensor occurs twice. */
   ERR_BUSY: Error,
   /** The call's AbortSignal fired; `cause` is the signal's reason. */
   ABORT_ERR: Error,
@@ -40,6 +40,8 @@ export interface NonFiniteError extends InfiniError {
   tensor: 'q' | 'k' | 'v' | 'output' | 'memory';
   /** Token of the call; for 'memory' the last token of the segment whose absorption overflowed. */
   token: number;
+  /** In a step of a prepared batch: the stream, counted as in the batch; `token` is 0 then. */
+  stream?: number;
 }
 
 export function fail(code: ErrorCode, message: string): InfiniError {

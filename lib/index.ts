@@ -1,4 +1,6 @@
+export { Batch } from './batch';
 export { Device, listDevices, openDevice } from './device';
+export { DeviceTensor } from './device-tensor';
 export type { ErrorCode, InfiniError, NonFiniteError } from './errors';
 export { MemoryStream } from './stream';
 export type * from './types';

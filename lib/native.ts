@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import load from 'node-gyp-build';
 import type { DeviceInfo, DeviceStats, ResolvedConfig, Tensor } from './types';
@@ -5,6 +6,12 @@ import type { DeviceInfo, DeviceStats, ResolvedConfig, Tensor } from './types';
 declare const brand: unique symbol;
 export type NativeDevice = { readonly [brand]: 'device' };
 export type NativeStream = { readonly [brand]: 'stream' };
+export type NativeBatch = { readonly [brand]: 'batch' };
+/** The memory of a device tensor or a host buffer. */
+export type NativeMemory = { readonly [brand]: 'memory' };
+
+/** A tensor of a call: an array, a device tensor's memory, or [a host buffer's, byte offset, elements]. */
+export type NativeOperand = Tensor | NativeMemory | readonly [NativeMemory, number, number];
 
 /** What a stream is made from: types are checked in config.ts, ranges in native/core/config.cc. */
 export interface NativeConfig {
@@ -21,7 +28,7 @@ export interface NativeConfig {
   dtype?: string;
 }
 
-/** Called once per asynchronous call; `tokens` counts the stream's committed tokens when there is no error. */
+/** Called once per asynchronous call; after attend and retrieve, `tokens` counts the stream's committed tokens. */
 export type Settle = (error: Error | null, tokens: number) => void;
 
 /** The addon's exports (native/addon). Internal: the classes of this package are the only callers. */
@@ -30,6 +37,8 @@ interface Addon {
   errorTable(): Record<string, string>;
 
   listDevices(threads: number): DeviceInfo[];
+  /** Why there is no CUDA device; empty when there is one. */
+  cudaAbsence(): string;
   openDevice(id: string, threads: number, engineThreads: number): NativeDevice;
   deviceInfo(device: NativeDevice): DeviceInfo;
   deviceStats(device: NativeDevice): DeviceStats;
@@ -37,14 +46,59 @@ interface Addon {
   deviceClosed(device: NativeDevice): boolean;
   createStream(device: NativeDevice, config: NativeConfig): NativeStream;
 
-  /** Copies the tensors, queues the call and returns its ticket. */
-  attend(stream: NativeStream, q: Tensor, k: Tensor, v: Tensor, settle: Settle): number;
-  retrieve(stream: NativeStream, q: Tensor, settle: Settle): number;
-  attendSync(stream: NativeStream, q: Tensor, k: Tensor, v: Tensor, out: Tensor): void;
-  retrieveSync(stream: NativeStream, q: Tensor, out: Tensor): void;
+  createTensor(device: NativeDevice, bytes: number): NativeMemory;
+  createHostBuffer(device: NativeDevice, bytes: number): [ArrayBuffer, NativeMemory];
+  writeTensor(memory: NativeMemory, data: Tensor): void;
+  readTensor(memory: NativeMemory, settle: Settle): number;
+  closeTensor(memory: NativeMemory): void;
+  tensorClosed(memory: NativeMemory): boolean;
+
+  /** Copies the arrays, queues the call and returns its ticket. Without `out` the result is there to {@link take}. */
+  attend(
+    stream: NativeStream,
+    q: NativeOperand,
+    k: NativeOperand,
+    v: NativeOperand,
+    out: NativeOperand | undefined,
+    settle: Settle,
+  ): number;
+  retrieve(stream: NativeStream, q: NativeOperand, out: NativeOperand | undefined, settle: Settle): number;
+  /** Queues at once those calls that can be made: a ticket or an error for each. */
+  attendMany(
+    calls: [NativeStream, NativeOperand, NativeOperand, NativeOperand, NativeOperand | undefined, Settle][],
+  ): (number | Error)[];
+  attendSync(
+    stream: NativeStream,
+    q: NativeOperand,
+    k: NativeOperand,
+    v: NativeOperand,
+    out: NativeOperand,
+  ): void;
+  retrieveSync(stream: NativeStream, q: NativeOperand, out: NativeOperand): void;
   /** Within a settle callback: copies that call's result. */
   take(out: Tensor): void;
-  cancel(stream: NativeStream, ticket: number): void;
+  /** All at once: none of them begins any more. */
+  cancel(tickets: number[]): void;
+
+  createBatch(device: NativeDevice, streams: NativeStream[]): NativeBatch;
+  step(
+    batch: NativeBatch,
+    q: NativeOperand,
+    k: NativeOperand,
+    v: NativeOperand,
+    out: NativeOperand | undefined,
+    settle: Settle,
+  ): number;
+  stepSync(
+    batch: NativeBatch,
+    q: NativeOperand,
+    k: NativeOperand,
+    v: NativeOperand,
+    out: NativeOperand,
+  ): void;
+  closeBatch(batch: NativeBatch): void;
+  batchClosed(batch: NativeBatch): boolean;
+
   streamConfig(stream: NativeStream): ResolvedConfig;
   byteLength(stream: NativeStream): number;
   memory(stream: NativeStream, matrix: Float32Array, normalizer: Float64Array): void;
@@ -54,8 +108,21 @@ interface Addon {
   streamClosed(stream: NativeStream): boolean;
 }
 
+/**
+ * In a checkout, INFINI_TEST_DEVICE=cuda-emulated selects the addon whose CUDA kernels run on the host, so that tests
+ * cover the CUDA backend without a GPU. A published package has no such addon and ignores the variable.
+ */
+function isEmulated(root: string): boolean {
+  return process.env.INFINI_TEST_DEVICE === 'cuda-emulated' && existsSync(path.join(root, 'CMakeLists.txt'));
+}
+
 function loadAddon(): Addon {
   const root = path.join(__dirname, '..');
+  if (isEmulated(root)) {
+    const file = path.join(root, 'build/Emulated/infini_stream.node');
+    if (!existsSync(file)) throw new Error('INFINI_TEST_DEVICE=cuda-emulated needs `npm run build:emulated`');
+    return require(file) as Addon;
+  }
   try {
     return load(root) as Addon;
   } catch (cause) {

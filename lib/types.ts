@@ -1,4 +1,6 @@
 // The vocabulary of the public interface.
+import type { DeviceTensor } from './device-tensor';
+import type { MemoryStream } from './stream';
 
 /** Element type of the tensors; bfloat16 and float16 travel as the bit patterns in a Uint16Array. */
 export type DType = 'float32' | 'bfloat16' | 'float16';
@@ -94,6 +96,8 @@ export interface DeviceStats {
   scratchBytes: number;
   stagingBytes: number;
   tableBytes: number;
+  /** Bytes of device tensors and host buffers. */
+  tensorBytes: number;
   /** Bytes of scratch and staging kept for the next call of the same shape; at most 8 blocks and 64 MiB. */
   idleBytes: number;
   /** Asynchronous calls that the engine has not finished. */
@@ -114,28 +118,52 @@ export interface DeviceOptions {
 
 export interface AttendInput {
   /** Queries, `[tokens, heads, headDim]`. */
-  q: Tensor;
+  q: Tensor | DeviceTensor;
   /** Keys, `[tokens, kvHeads, headDim]`. */
-  k: Tensor;
+  k: Tensor | DeviceTensor;
   /** Values, `[tokens, kvHeads, valueDim]`. */
-  v: Tensor;
+  v: Tensor | DeviceTensor;
 }
 
 export interface RetrieveInput {
   /** Queries, `[tokens, heads, headDim]`. */
-  q: Tensor;
+  q: Tensor | DeviceTensor;
 }
 
-export interface SyncOptions {
+export interface SyncOptions<Out extends Tensor | DeviceTensor = Tensor> {
   /**
-   * Takes the result, `[tokens, heads, valueDim]`, and is what the call returns. Of exactly the output's class and
-   * length; neither shared nor resizable. It may overlap the inputs. Untouched when the call fails.
+   * Takes the result, `[tokens, heads, valueDim]`, and is what the call returns: a device tensor, or an array of
+   * exactly the output's class and length, neither shared nor resizable. Untouched when the call fails. An array of
+   * JavaScript's own may overlap the inputs; a device tensor or an array in a host buffer may not (ERR_BUSY).
    */
-  out?: Tensor;
+  out?: Out;
 }
 
-export interface AttendOptions extends SyncOptions {
+export interface AttendOptions<Out extends Tensor | DeviceTensor = Tensor> extends SyncOptions<Out> {
   /** Aborts the call: it rejects with ABORT_ERR and the stream stays as it was before it. */
   signal?: AbortSignal;
 }
-export type RetrieveOptions = AttendOptions;
+export type RetrieveOptions<Out extends Tensor | DeviceTensor = Tensor> = AttendOptions<Out>;
+
+/** One call of a flexible batch: `stream.attend({ q, k, v }, { out })`. */
+export interface BatchEntry extends AttendInput {
+  stream: MemoryStream;
+  out?: Tensor | DeviceTensor;
+}
+
+export interface BatchOptions {
+  /** Aborts what has not settled yet. */
+  signal?: AbortSignal;
+}
+
+/** One token for each stream of a prepared batch, packed; in the arrays or device tensors that `attend` takes. */
+export interface StepInput<Out extends Tensor | DeviceTensor = Tensor> {
+  /** `[streams, heads, headDim]`. */
+  q: Tensor | DeviceTensor;
+  /** `[streams, kvHeads, headDim]`. */
+  k: Tensor | DeviceTensor;
+  /** `[streams, kvHeads, valueDim]`. */
+  v: Tensor | DeviceTensor;
+  /** `[streams, heads, valueDim]`: takes the result, as in {@link SyncOptions}. */
+  out?: Out;
+}

@@ -11,6 +11,9 @@ namespace infini {
 // Never throws for want of a GPU. `threads`: what the CPU engine uses unless told otherwise.
 std::vector<DeviceInfo> list_devices(int threads);
 
+// Why there is no CUDA device, in one sentence; empty when there is one.
+std::string cuda_absence();
+
 // 'auto', 'cpu', 'cuda' or 'cuda:N'. Throws Error(NoDevice) that says why, Error(OutOfRange) for other names.
 // The engine lives as long as the process: its threads may outlast whoever asked for it.
 Engine& engine_for(const std::string& id, int threads);

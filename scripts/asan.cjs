@@ -9,7 +9,7 @@ build({
   tree: path.join(folder, 'cmake'),
   to: path.join(folder, 'build/Release'),
   config: 'Debug',
-  options: ['-DINFINI_SANITIZE=ON'],
+  options: ['-DINFINI_SANITIZE=ON', '-DINFINI_CUDA=OFF'],
 });
 
 // Node itself is not instrumented, so the run-time libraries must be there before it starts. libstdc++ goes with

@@ -1,11 +1,13 @@
 // Tests the tests: puts one fault at a time into a copy of the sources (scripts/mutants/list.cjs), builds it, and
 // expects a test to fail. The copy and its build stay in build-mutants/, so that each fault compiles a file or two.
-//   npm run test:mutants -- [words of the faults' names]
+//   npm run test:mutants [-- cpu|cuda [words of the faults' names]]      cuda: see scripts/mutants-cuda.cjs
 
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { spawnSync } = require('node:child_process');
+const { testCudaFaults } = require('./mutants-cuda.cjs');
+const { mirror, patched } = require('./mutants/copy.cjs');
 const faults = require('./mutants/list.cjs');
 
 const root = path.join(__dirname, '..');
@@ -24,21 +26,6 @@ const parts = [
 // These run the suite again at other SIMD levels or take long, and find nothing that the others do not.
 const left = ['parity/simd', 'parity/long-stream'];
 const patterns = ['test/parity', 'test/contract'];
-
-/** Writes only what differs: the times of the other files tell the build that they need no compiling. */
-function mirror(from, to) {
-  if (fs.statSync(from).isDirectory()) {
-    fs.mkdirSync(to, { recursive: true });
-    const names = fs.readdirSync(from);
-    for (const name of fs.readdirSync(to)) {
-      if (!names.includes(name)) fs.rmSync(path.join(to, name), { recursive: true });
-    }
-    for (const name of names) mirror(path.join(from, name), path.join(to, name));
-    return;
-  }
-  const bytes = fs.readFileSync(from);
-  if (!fs.existsSync(to) || !fs.readFileSync(to).equals(bytes)) fs.writeFileSync(to, bytes);
-}
 
 function copySources() {
   fs.mkdirSync(copy, { recursive: true });
@@ -87,12 +74,6 @@ function firstFailure() {
   );
 }
 
-function patched(text, { find, replace }) {
-  const places = text.split(find).length - 1;
-  if (places !== 1) throw new Error(`what to replace occurs ${places} times`);
-  return text.replace(find, () => replace);
-}
-
 /** Builds and tests one fault, and takes it out again. */
 function tryOut(fault) {
   const file = path.join(copy, fault.file);
@@ -106,7 +87,8 @@ function tryOut(fault) {
   }
 }
 
-function main(words) {
+/** @returns whether all faults were found */
+function testFaults(words) {
   const chosen = faults.filter(({ name }) => words.every((word) => name.includes(word)));
   copySources();
   for (const fault of chosen) patched(fs.readFileSync(path.join(copy, fault.file), 'utf8'), fault);
@@ -133,7 +115,13 @@ function main(words) {
     if (outcome === 'killed') found++;
   }
   console.log(`${found} of ${chosen.length} faults were found by the tests.`);
-  process.exitCode = found === chosen.length ? 0 : 1;
+  return found === chosen.length;
+}
+
+async function main([part, ...words]) {
+  const good = part === 'cuda' || testFaults(words);
+  const goodToo = part === 'cpu' || (await testCudaFaults(words));
+  process.exitCode = good && goodToo ? 0 : 1;
 }
 
 main(process.argv.slice(2));

@@ -3,6 +3,6 @@
 // into the folder where prebuildify looks for the result.
 
 const path = require('node:path');
-const { build } = require('./build.cjs');
+const { build, releaseOptions, releaseTree } = require('./build.cjs');
 
-build({ to: path.resolve('build/Release') });
+build({ tree: releaseTree(), options: releaseOptions, to: path.resolve('build/Release') });

@@ -3,7 +3,7 @@
 const fs = require('node:fs');
 const path = require('node:path');
 const prebuildify = require('prebuildify');
-const { root } = require('./build.cjs');
+const { hasCuda, releaseTree, root } = require('./build.cjs');
 
 // prebuildify moves the addon out of build/Release of the folder it works in. A folder of its own leaves the
 // developer's build where it is.
@@ -21,8 +21,11 @@ prebuildify(
     nodeGyp: path.join(__dirname, 'node-gyp-shim.cjs'),
   },
   (error) => {
-    if (!error) return;
-    console.error(error.message);
-    process.exit(1);
+    if (error) {
+      console.error(error.message);
+      process.exit(1);
+    }
+    if (!hasCuda(releaseTree()))
+      console.error('This prebuild has no CUDA backend: nvcc 12 or newer was not found.');
   },
 );

@@ -1,5 +1,6 @@
 import { Command } from 'commander';
-import { type DeviceInfo, listDevices, openDevice } from '../index';
+import { type DeviceInfo, listDevices } from '../index';
+import { native } from '../native';
 import { bytes, table } from './format';
 
 export function devicesCommand(): Command {
@@ -11,7 +12,7 @@ export function devicesCommand(): Command {
 
 function devices({ json }: { json?: boolean }): void {
   const found = listDevices();
-  const reason = found.some(({ backend }) => backend === 'cuda') ? null : whyNoGpu();
+  const reason = native.cudaAbsence() || null;
   if (json) {
     console.log(JSON.stringify({ devices: found, cuda: { used: reason === null, reason } }, null, 2));
     return;
@@ -19,16 +20,6 @@ function devices({ json }: { json?: boolean }): void {
   const rows = found.map((info) => [info.id, info.name, details(info)]);
   console.log(table([['device', 'name', 'details'], ...rows], '<<<', ''));
   if (reason !== null) console.log(`\nNo GPU is used: ${reason}`);
-}
-
-/** Opening one says what is missing: the kernels, the driver or the device. */
-function whyNoGpu(): string | null {
-  try {
-    openDevice('cuda').close();
-    return null;
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error);
-  }
 }
 
 function details(info: DeviceInfo): string {

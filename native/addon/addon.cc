@@ -12,7 +12,9 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
                 return error_table(info.Env());
               }));
   export_device(env, exports);
+  export_memory(env, exports);
   export_stream(env, exports);
+  export_batch(env, exports);
   return exports;
 }
 

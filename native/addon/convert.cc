@@ -47,6 +47,7 @@ Napi::Error to_javascript(Napi::Env env, const Error& error) {
     object.Set("tensor", site_name(error.site));
     object.Set("token", double(error.token));
   }
+  if (error.stream >= 0) object.Set("stream", double(error.stream));
   return Napi::Error(env, value);
 }
 
@@ -107,8 +108,15 @@ Napi::Object to_javascript(Napi::Env env, const DeviceInfo& info) {
   object.Set("id", info.id);
   object.Set("backend", info.backend);
   object.Set("name", info.name);
-  object.Set("threads", info.threads);
-  object.Set("simd", info.simd);
+  if (info.backend == "cpu") {
+    object.Set("threads", info.threads);
+    object.Set("simd", info.simd);
+  } else {
+    object.Set("computeCapability", info.compute_capability);
+    object.Set("totalBytes", double(info.total_bytes));
+    object.Set("freeBytes", double(info.free_bytes));
+    object.Set("driver", info.driver);
+  }
   return object;
 }
 
@@ -120,6 +128,7 @@ Napi::Object to_javascript(Napi::Env env, const Ledger& ledger) {
   set("scratchBytes", ledger.scratch_bytes);
   set("stagingBytes", ledger.staging_bytes);
   set("tableBytes", ledger.table_bytes);
+  set("tensorBytes", ledger.tensor_bytes);
   set("idleBytes", ledger.idle_bytes);
   set("pendingCalls", ledger.pending_calls);
   set("tokens", ledger.tokens);
@@ -130,19 +139,36 @@ Napi::Object to_javascript(Napi::Env env, const Ledger& ledger) {
 }
 
 void* array_data(const Napi::Value& value, napi_typedarray_type type, int64_t elements) {
-  napi_typedarray_type found;
-  size_t length = 0;
-  void* data = nullptr;
-  if (!value.IsTypedArray() ||
-      napi_get_typedarray_info(value.Env(), value, &found, &length, &data, nullptr, nullptr) != napi_ok ||
-      found != type || int64_t(length) != elements || (elements > 0 && !data)) {
+  const ArrayView array = view_of(value);
+  if (array.type != type || array.elements != elements) {
     throw Error(ErrorCode::Shape, "Expected a tensor of " + std::to_string(elements) + " elements but its memory changed");
   }
-  return data;
+  return array.data;
 }
 
-int64_t array_length(const Napi::Value& value) {
-  return value.IsTypedArray() ? int64_t(value.As<Napi::TypedArray>().ElementLength()) : 0;
+size_t ArrayView::bytes() const {
+  switch (type) {
+    case napi_int16_array:
+    case napi_uint16_array: return size_t(elements) * 2;
+    case napi_int32_array:
+    case napi_uint32_array:
+    case napi_float32_array: return size_t(elements) * 4;
+    case napi_float64_array:
+    case napi_bigint64_array:
+    case napi_biguint64_array: return size_t(elements) * 8;
+    default: return size_t(elements);
+  }
+}
+
+ArrayView view_of(const Napi::Value& value) {
+  ArrayView array;
+  size_t length = 0;
+  if (!value.IsTypedArray() || napi_get_typedarray_info(value.Env(), value, &array.type, &length, &array.data, nullptr,
+                                                        nullptr) != napi_ok) {
+    throw Error(ErrorCode::InvalidArgType, "Expected a typed array");
+  }
+  array.elements = array.data ? int64_t(length) : 0;
+  return array;
 }
 
 }  // namespace infini

@@ -3,8 +3,8 @@
 
 #include <napi.h>
 
+#include "core/backend.h"
 #include "core/error.h"
-#include "core/stream.h"
 
 namespace infini {
 
@@ -16,13 +16,23 @@ Napi::Object to_javascript(Napi::Env env, const StreamConfig& config);
 Napi::Object to_javascript(Napi::Env env, const DeviceInfo& info);
 Napi::Object to_javascript(Napi::Env env, const Ledger& ledger);
 
-// The bytes of a typed array of the given element type and length. The TypeScript side has checked this and said
-// what was wrong in the user's words; here it protects memory.
-void* array_data(const Napi::Value& value, napi_typedarray_type type, int64_t elements);
 inline napi_typedarray_type array_type(DType dtype) {
   return dtype == DType::Float32 ? napi_float32_array : napi_uint16_array;
 }
-int64_t array_length(const Napi::Value& value);
+
+struct ArrayView {
+  napi_typedarray_type type;
+  void* data = nullptr;
+  int64_t elements = 0;
+  size_t bytes() const;
+};
+ArrayView view_of(const Napi::Value& value);
+
+// The data of a typed array of the given element type and length. The TypeScript side has checked this and said
+// what was wrong in the user's words; here it protects memory.
+void* array_data(const Napi::Value& value, napi_typedarray_type type, int64_t elements);
+
+inline Error out_of_memory() { return Error(ErrorCode::OutOfMemory, "Expected room for the call but the allocation failed"); }
 
 // Runs a binding; an engine error becomes a JavaScript one.
 template <class Body> Napi::Value guarded(const Napi::CallbackInfo& info, Body body) {
@@ -31,7 +41,7 @@ template <class Body> Napi::Value guarded(const Napi::CallbackInfo& info, Body b
   } catch (const Error& error) {
     throw to_javascript(info.Env(), error);
   } catch (const std::bad_alloc&) {
-    throw to_javascript(info.Env(), Error(ErrorCode::OutOfMemory, "Expected room for the call but the allocation failed"));
+    throw to_javascript(info.Env(), out_of_memory());
   }
 }
 

@@ -1,17 +1,13 @@
 // Devices: listing, opening, closing, and making streams on them.
 #include "addon/bindings.h"
 #include "addon/convert.h"
-#include "devices.h"
 #include "addon/handles.h"
+#include "devices.h"
 
 namespace infini {
 namespace {
 
-using DeviceExternal = Napi::External<std::shared_ptr<DeviceHandle>>;
-
-std::shared_ptr<DeviceHandle> device_of(const Napi::CallbackInfo& info) {
-  return *info[0].As<DeviceExternal>().Data();
-}
+const DeviceReference& device_of(const Napi::CallbackInfo& info) { return unwrap<DeviceReference>(info[0]); }
 
 Napi::Value list(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
@@ -23,16 +19,17 @@ Napi::Value list(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value absence(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), cuda_absence()); }
+
 // open(id, threads of this handle, threads the engine starts with)
 Napi::Value open(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const int threads = info[1].ToNumber().Int32Value();
     Engine& engine = engine_for(info[0].ToString().Utf8Value(), info[2].ToNumber().Int32Value());
     auto device = std::make_shared<DeviceHandle>(
-        DeviceHandle{engine, engine.info(), std::make_shared<ThreadLimit>(ThreadLimit{threads}), {}});
+        DeviceHandle{engine, engine.info(), std::make_shared<ThreadLimit>(ThreadLimit{threads}), {}, {}});
     device->info.threads = threads;
-    return DeviceExternal::New(info.Env(), new std::shared_ptr<DeviceHandle>(device),
-                               [](Napi::Env, std::shared_ptr<DeviceHandle>* handle) { delete handle; });
+    return wrap<DeviceReference>(info.Env(), device);
   });
 }
 
@@ -46,8 +43,10 @@ Napi::Value close(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const auto device = device_of(info);
     device->closed = true;
-    const auto open = device->streams;
-    for (StreamHandle* stream : open) stream->close(Error(ErrorCode::Closed, "The device was closed during the call"));
+    const auto streams = device->streams;
+    for (StreamHandle* stream : streams) stream->close(Error(ErrorCode::Closed, "The device was closed during the call"));
+    const auto tensors = device->tensors;
+    for (MemoryHandle* tensor : tensors) tensor->close();
     return info.Env().Undefined();
   });
 }
@@ -58,10 +57,10 @@ Napi::Value is_closed(const Napi::CallbackInfo& info) {
 
 Napi::Value create_stream(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
-    const auto device = device_of(info);
+    const DeviceReference& device = device_of(info);
     if (device->closed) throw Error(ErrorCode::Closed, "Expected an open device but it is closed");
     const StreamConfig config = StreamConfig::resolve(read_config(info[1].As<Napi::Object>()));
-    return wrap_stream(info.Env(), device, device->engine.create_stream(config, device->limit));
+    return wrap<StreamHandle>(info.Env(), info.Env(), device, device->engine.create_stream(config));
   });
 }
 
@@ -69,6 +68,7 @@ Napi::Value create_stream(const Napi::CallbackInfo& info) {
 
 void export_device(Napi::Env env, Napi::Object exports) {
   exports.Set("listDevices", Napi::Function::New(env, list));
+  exports.Set("cudaAbsence", Napi::Function::New(env, absence));
   exports.Set("openDevice", Napi::Function::New(env, open));
   exports.Set("deviceInfo", Napi::Function::New(env, describe));
   exports.Set("deviceStats", Napi::Function::New(env, stats));

@@ -60,25 +60,35 @@ void Environment::attach(Napi::Env env) {
 
 Environment& Environment::of(Napi::Env env) { return **env.GetInstanceData<std::shared_ptr<Environment>>(); }
 
-uint32_t Environment::submit(Napi::Env env, Engine& engine, std::shared_ptr<Call> call, Napi::Function callback) {
-  const uint32_t ticket = next_ticket_++;
-  call->done = [channel = channel_, ticket](std::shared_ptr<Call> finished) {
-    channel->post(ticket, std::move(finished));
-  };
-  pending_[ticket] = {call, Napi::Persistent(callback)};
+uint32_t Environment::submit(Napi::Env env, Engine& engine, const std::vector<Submission>& submissions) {
+  const uint32_t first = next_ticket_;
+  const bool idle = pending_.empty();
+  std::vector<std::shared_ptr<Call>> calls;
+  for (const auto& [call, callback] : submissions) {
+    const uint32_t ticket = next_ticket_++;
+    call->done = [channel = channel_, ticket](std::shared_ptr<Call> finished) {
+      channel->post(ticket, std::move(finished));
+    };
+    pending_[ticket] = {&engine, call, Napi::Persistent(callback)};
+    calls.push_back(call);
+  }
   try {
-    engine.submit(call);
+    engine.submit(calls);
   } catch (...) {
-    pending_.erase(ticket);
+    for (uint32_t ticket = first; ticket != next_ticket_; ++ticket) pending_.erase(ticket);
     throw;
   }
-  if (pending_.size() == 1) channel_->keep_alive(env, true);
-  return ticket;
+  if (idle && !pending_.empty()) channel_->keep_alive(env, true);
+  return first;
 }
 
-void Environment::cancel(Engine& engine, uint32_t ticket, const Error& reason) {
-  const auto found = pending_.find(ticket);
-  if (found != pending_.end()) engine.cancel(found->second.call, reason);
+void Environment::cancel(const std::vector<uint32_t>& tickets, const Error& reason) {
+  std::unordered_map<Engine*, std::vector<std::shared_ptr<Call>>> calls;
+  for (const uint32_t ticket : tickets) {
+    const auto found = pending_.find(ticket);
+    if (found != pending_.end()) calls[found->second.engine].push_back(found->second.call);
+  }
+  for (const auto& [engine, theirs] : calls) engine->cancel(theirs, reason);
 }
 
 void Environment::settle(Napi::Env env, uint32_t ticket, const std::shared_ptr<Call>& call) {
@@ -103,6 +113,7 @@ void Environment::shut_down() {
   const Error reason(ErrorCode::Closed, "The thread that owned the stream has ended");
   const auto open = streams;
   for (StreamHandle* stream : open) stream->close(reason);
+  for (const auto& [ticket, pending] : pending_) pending.engine->cancel({pending.call}, reason);
   pending_.clear();
 }
 

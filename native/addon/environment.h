@@ -8,6 +8,7 @@
 #include <mutex>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include "core/engine.h"
 
@@ -34,9 +35,14 @@ class Environment : public std::enable_shared_from_this<Environment> {
   static void attach(Napi::Env env);
   static Environment& of(Napi::Env env);
 
-  // Queues the call; callback(error, tokens) is called once, later, on this thread.
-  uint32_t submit(Napi::Env env, Engine& engine, std::shared_ptr<Call> call, Napi::Function callback);
-  void cancel(Engine& engine, uint32_t ticket, const Error& reason);
+  // A call and its callback(error, tokens), which is called once, later, on this thread.
+  struct Submission {
+    std::shared_ptr<Call> call;
+    Napi::Function callback;
+  };
+  // Queues the calls at once, in this order; returns the ticket of the first: the others' follow it.
+  uint32_t submit(Napi::Env env, Engine& engine, const std::vector<Submission>& submissions);
+  void cancel(const std::vector<uint32_t>& tickets, const Error& reason);
   // The call whose callback is running, for it to fetch the result.
   const Call* settling() const { return settling_; }
 
@@ -45,6 +51,7 @@ class Environment : public std::enable_shared_from_this<Environment> {
  private:
   friend class Channel;
   struct Pending {
+    Engine* engine;
     std::shared_ptr<Call> call;
     Napi::FunctionReference callback;
   };

@@ -19,10 +19,48 @@ StreamHandle::~StreamHandle() { close(Error(ErrorCode::Closed, "The stream was c
 void StreamHandle::close(const Error& reason) {
   if (!stream) return;
   device->engine.cancel_all(*stream, reason);
+  const auto open = batches;
+  for (BatchHandle* batch : open) batch->close(reason);
   stream.reset();
   environment->streams.erase(this);
   device->streams.erase(this);
   Napi::MemoryManagement::AdjustExternalMemory(env, -byte_length);
+}
+
+BatchHandle::BatchHandle(std::shared_ptr<DeviceHandle> given, const std::vector<StreamHandle*>& streams)
+    : device(std::move(given)), members(streams) {
+  std::vector<std::shared_ptr<Stream>> shared;
+  for (StreamHandle* member : members) shared.push_back(member->stream);
+  batch = std::make_shared<Batch>(device->engine.backend(), std::move(shared));
+  for (StreamHandle* member : members) member->batches.insert(this);
+}
+
+BatchHandle::~BatchHandle() { close(Error(ErrorCode::Closed, "The batch was collected")); }
+
+void BatchHandle::close(const Error& reason) {
+  if (!batch) return;
+  device->engine.cancel_all(*batch, reason);
+  batch.reset();
+  for (StreamHandle* member : members) member->batches.erase(this);
+  members.clear();
+}
+
+MemoryHandle::MemoryHandle(Napi::Env env, std::shared_ptr<DeviceHandle> device, std::shared_ptr<TensorMemory> given)
+    : env(env), device(std::move(device)), is_tensor(given->place() == Place::Device), memory(std::move(given)) {
+  if (!is_tensor) return;  // V8 counts the bytes of an ArrayBuffer itself
+  this->device->tensors.insert(this);
+  Napi::MemoryManagement::AdjustExternalMemory(env, int64_t(memory->bytes()));
+}
+
+MemoryHandle::~MemoryHandle() { close(); }
+
+void MemoryHandle::close() {
+  if (!memory) return;
+  if (is_tensor) {
+    device->tensors.erase(this);
+    Napi::MemoryManagement::AdjustExternalMemory(env, -int64_t(memory->bytes()));
+  }
+  memory.reset();
 }
 
 }  // namespace infini

@@ -1,100 +1,100 @@
 // Streams: one function per method of lib/stream.ts.
 #include <cstring>
 
+#include "addon/arguments.h"
 #include "addon/bindings.h"
 #include "addon/convert.h"
-#include "core/memory_budget.h"
 #include "addon/handles.h"
 
 namespace infini {
-
-using StreamExternal = Napi::External<StreamHandle>;
-
-Napi::Value wrap_stream(Napi::Env env, std::shared_ptr<DeviceHandle> device, std::shared_ptr<Stream> stream) {
-  return StreamExternal::New(env, new StreamHandle(env, std::move(device), std::move(stream)),
-                             [](Napi::Env, StreamHandle* handle) { delete handle; });
-}
-
 namespace {
 
-StreamHandle& handle_of(const Napi::CallbackInfo& info) { return *info[0].As<StreamExternal>().Data(); }
+StreamHandle& handle_of(const Napi::CallbackInfo& info) { return unwrap<StreamHandle>(info[0]); }
 
 Stream& open_stream(StreamHandle& handle) {
   if (!handle.stream) throw Error(ErrorCode::Closed, "Expected an open stream but it is closed");
   return *handle.stream;
 }
 
-// Where the arguments of one call lie: q (and k, v for attend) from `first` on.
-struct Arguments {
-  CallKind kind;
-  Tensors tensors;
-  size_t query_bytes, key_bytes, value_bytes, output_bytes;
-};
-
-Arguments read_arguments(const Napi::CallbackInfo& info, CallKind kind, const StreamConfig& config) {
-  Arguments arguments{kind, {}, 0, 0, 0, 0};
-  const napi_typedarray_type type = array_type(config.dtype);
-  const size_t element = config.element_bytes();
-  Tensors& tensors = arguments.tensors;
-  tensors.tokens = array_length(info[1]) / config.query_width();
-  if (tensors.tokens == 0) throw Error(ErrorCode::Shape, "Expected at least one token for \"q\" but received none");
-  tensors.query = array_data(info[1], type, tensors.tokens * config.query_width());
-  arguments.query_bytes = size_t(tensors.tokens * config.query_width()) * element;
-  if (kind == CallKind::Attend) {
-    tensors.key = array_data(info[2], type, tensors.tokens * config.key_width());
-    tensors.value = array_data(info[3], type, tensors.tokens * config.value_width());
-    arguments.key_bytes = size_t(tensors.tokens * config.key_width()) * element;
-    arguments.value_bytes = size_t(tensors.tokens * config.value_width()) * element;
-  }
-  arguments.output_bytes = size_t(tensors.tokens * config.output_width()) * element;
-  return arguments;
+std::shared_ptr<Call> make_stream_call(StreamHandle& handle, CallKind kind, const Napi::Value& query,
+                                       const Napi::Value& key, const Napi::Value& value, const Napi::Value& output) {
+  const StreamConfig& config = open_stream(handle).config;
+  DeviceHandle& device = *handle.device;
+  const auto call = make_call(read_arguments(kind, config, device.engine, query, key, value, output), config, device);
+  call->stream = handle.stream;
+  return call;
 }
 
-// submit(stream, q[, k, v], callback) -> ticket. The tensors are copied here, on the caller's thread.
-template <CallKind kind> Napi::Value submit(const Napi::CallbackInfo& info) {
+Napi::Value submit(const Napi::CallbackInfo& info, StreamHandle& handle, std::shared_ptr<Call> call) {
+  const Napi::Function settle = info[info.Length() - 1].As<Napi::Function>();
+  return Napi::Number::New(info.Env(), handle.environment->submit(info.Env(), handle.device->engine,
+                                                                  {{std::move(call), settle}}));
+}
+
+// attend(stream, q, k, v, out | undefined, settle) -> ticket
+Napi::Value attend(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     StreamHandle& handle = handle_of(info);
-    Stream& stream = open_stream(handle);
-    const Arguments arguments = read_arguments(info, kind, stream.config);
-    auto call = std::make_shared<Call>();
-    call->kind = kind;
-    call->stream = handle.stream;
-
-    auto aligned = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
-    const size_t query = aligned(arguments.query_bytes), key = aligned(arguments.key_bytes),
-                 value = aligned(arguments.value_bytes);
-    const size_t bytes = query + key + value + arguments.output_bytes;
-    Ledger& ledger = handle.device->engine.ledger();
-    require_memory(bytes + arguments.output_bytes, "the tensors of one call", ledger);  // staged, then in `out`
-    call->staging = Buffer(bytes, ledger, &Ledger::staging_bytes);
-    char* to = call->staging.as<char>();
-    std::memcpy(to, arguments.tensors.query, arguments.query_bytes);
-    call->tensors = {arguments.tensors.tokens, to, nullptr, nullptr, to + query + key + value};
-    if (kind == CallKind::Attend) {
-      call->tensors.key = std::memcpy(to + query, arguments.tensors.key, arguments.key_bytes);
-      call->tensors.value = std::memcpy(to + query + key, arguments.tensors.value, arguments.value_bytes);
-    }
-    const Napi::Function callback = info[info.Length() - 1].As<Napi::Function>();
-    return Napi::Number::New(info.Env(),
-                             handle.environment->submit(info.Env(), handle.device->engine, call, callback));
+    return submit(info, handle, make_stream_call(handle, CallKind::Attend, info[1], info[2], info[3], info[4]));
   });
 }
 
-// run(stream, q[, k, v], out) on this thread. The result is staged: `out` may overlap the inputs, and is untouched
-// when the call fails.
+// retrieve(stream, q, out | undefined, settle) -> ticket
+Napi::Value retrieve(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    StreamHandle& handle = handle_of(info);
+    const Napi::Value none;
+    return submit(info, handle, make_stream_call(handle, CallKind::Retrieve, info[1], none, none, info[2]));
+  });
+}
+
+// attendMany([[stream, q, k, v, out | undefined, settle], ...]) -> [ticket or error, ...]. The streams are of one
+// device; those calls that can be made are queued at once.
+Napi::Value attend_many(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const Napi::Array entries = info[0].As<Napi::Array>();
+    const uint32_t count = entries.Length();
+    Napi::Array results = Napi::Array::New(info.Env(), count);
+    std::vector<Environment::Submission> submissions;
+    std::vector<uint32_t> indices;
+    StreamHandle* handle = nullptr;
+    for (uint32_t i = 0; i < count; ++i) {
+      const Napi::Array entry = entries.Get(i).As<Napi::Array>();
+      StreamHandle& next = unwrap<StreamHandle>(entry.Get(0u));
+      try {
+        if (handle && &next.device->engine != &handle->device->engine) {
+          throw Error(ErrorCode::InvalidArgType, "Expected the streams of one device");
+        }
+        const auto call = make_stream_call(next, CallKind::Attend, entry.Get(1u), entry.Get(2u), entry.Get(3u), entry.Get(4u));
+        submissions.push_back({call, entry.Get(5u).As<Napi::Function>()});
+        indices.push_back(i);
+        handle = &next;
+      } catch (const Error& error) {
+        results.Set(i, to_javascript(info.Env(), error).Value());
+      } catch (const std::bad_alloc&) {
+        results.Set(i, to_javascript(info.Env(), out_of_memory()).Value());
+      }
+    }
+    if (submissions.empty()) return results;
+    uint32_t ticket = handle->environment->submit(info.Env(), handle->device->engine, submissions);
+    for (const uint32_t i : indices) results.Set(i, ticket++);
+    return results;
+  });
+}
+
+// attendSync(stream, q, k, v, out), retrieveSync(stream, q, out): on this thread. `out` may overlap the inputs, and
+// is untouched when the call fails.
 template <CallKind kind> Napi::Value run_now(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     StreamHandle& handle = handle_of(info);
-    Stream& stream = open_stream(handle);
-    Arguments arguments = read_arguments(info, kind, stream.config);
-    void* out = array_data(info[info.Length() - 1], array_type(stream.config.dtype),
-                           arguments.tensors.tokens * stream.config.output_width());
-    Ledger& ledger = handle.device->engine.ledger();
-    require_memory(2 * arguments.output_bytes, "the output of one call", ledger);  // staged, then in `out`
-    const Buffer staging(arguments.output_bytes, ledger, &Ledger::staging_bytes);
-    arguments.tensors.output = staging.as<void>();
-    stream.run_now(kind, arguments.tensors);
-    std::memcpy(out, staging.as<void>(), arguments.output_bytes);
+    const std::shared_ptr<Stream> stream = handle.stream;
+    const StreamConfig& config = open_stream(handle).config;
+    const Engine& engine = handle.device->engine;
+    const Napi::Value none;
+    const Arguments arguments = kind == CallKind::Attend
+                                    ? read_arguments(kind, config, engine, info[1], info[2], info[3], info[4])
+                                    : read_arguments(kind, config, engine, info[1], none, none, info[2]);
+    stream->run_now(kind, in_place(arguments));
     return info.Env().Undefined();
   });
 }
@@ -104,19 +104,22 @@ Napi::Value take(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const Call* call = Environment::of(info.Env()).settling();
     if (!call || call->error) throw Error(ErrorCode::Device, "Expected a finished call but there is none");
-    const StreamConfig& config = call->stream->config;
-    const int64_t elements = call->tensors.tokens * config.output_width();
-    void* to = array_data(info[0], array_type(config.dtype), elements);
-    std::memcpy(to, call->tensors.output, size_t(elements) * config.element_bytes());
+    const ArrayView target = view_of(info[0]);
+    if (call->tensors.output_place != Place::Host || target.bytes() != call->output_bytes) {
+      throw Error(ErrorCode::Shape, "Expected an array of the result's length");
+    }
+    std::memcpy(target.data, call->tensors.output, call->output_bytes);
     return info.Env().Undefined();
   });
 }
 
+// cancel([ticket, ...])
 Napi::Value cancel(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
-    StreamHandle& handle = handle_of(info);
-    handle.environment->cancel(handle.device->engine, info[1].ToNumber().Uint32Value(),
-                               Error(ErrorCode::Abort, "The operation was aborted"));
+    const Napi::Array given = info[0].As<Napi::Array>();
+    std::vector<uint32_t> tickets;
+    for (uint32_t i = 0; i < given.Length(); ++i) tickets.push_back(given.Get(i).As<Napi::Number>().Uint32Value());
+    Environment::of(info.Env()).cancel(tickets, Error(ErrorCode::Abort, "The operation was aborted"));
     return info.Env().Undefined();
   });
 }
@@ -148,7 +151,7 @@ Napi::Value reset(const Napi::CallbackInfo& info) {
 Napi::Value fork(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     StreamHandle& handle = handle_of(info);
-    return wrap_stream(info.Env(), handle.device, open_stream(handle).fork());
+    return wrap<StreamHandle>(info.Env(), info.Env(), handle.device, open_stream(handle).fork());
   });
 }
 
@@ -166,9 +169,10 @@ Napi::Value is_closed(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_stream(Napi::Env env, Napi::Object exports) {
-  exports.Set("attend", Napi::Function::New(env, submit<CallKind::Attend>));
+  exports.Set("attend", Napi::Function::New(env, attend));
+  exports.Set("attendMany", Napi::Function::New(env, attend_many));
   exports.Set("attendSync", Napi::Function::New(env, run_now<CallKind::Attend>));
-  exports.Set("retrieve", Napi::Function::New(env, submit<CallKind::Retrieve>));
+  exports.Set("retrieve", Napi::Function::New(env, retrieve));
   exports.Set("retrieveSync", Napi::Function::New(env, run_now<CallKind::Retrieve>));
   exports.Set("take", Napi::Function::New(env, take));
   exports.Set("cancel", Napi::Function::New(env, cancel));

@@ -12,7 +12,7 @@ class Buffer {
  public:
   Buffer() = default;
   // Throws std::bad_alloc. The memory is not touched: a large block costs address space until it is written.
-  Buffer(size_t bytes, Ledger& ledger, std::atomic<int64_t> Ledger::* account);
+  Buffer(size_t bytes, Ledger& ledger, Account account);
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
     swap(other);
@@ -38,7 +38,7 @@ class Buffer {
   void* data_ = nullptr;
   size_t bytes_ = 0;
   Ledger* ledger_ = nullptr;
-  std::atomic<int64_t> Ledger::* account_ = nullptr;
+  Account account_ = nullptr;
 };
 
 }  // namespace infini

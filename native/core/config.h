@@ -9,6 +9,8 @@
 namespace infini {
 
 enum class DType : uint8_t { Float32, BFloat16, Float16 };
+inline size_t element_bytes(DType dtype) { return dtype == DType::Float32 ? 4 : 2; }
+
 enum class Rule : uint8_t { Linear, Delta };
 enum class EmptyRead : uint8_t { Gated, Local };
 
@@ -31,9 +33,10 @@ struct StreamConfig {
   DType dtype;
 
   static StreamConfig resolve(const RawConfig& raw);  // throws Error
+  bool operator==(const StreamConfig&) const = default;
 
   int group() const { return heads / kv_heads; }  // query heads that share one key-value head
-  size_t element_bytes() const { return dtype == DType::Float32 ? 4 : 2; }
+  size_t element_bytes() const { return infini::element_bytes(dtype); }
 
   // Elements per token of each tensor.
   int64_t query_width() const { return int64_t(heads) * head_dim; }

@@ -26,17 +26,28 @@ Error as_error(std::exception_ptr thrown) {
   }
 }
 
+template <class Body> std::exception_ptr caught(Body body) {
+  try {
+    body();
+    return nullptr;
+  } catch (...) {
+    return std::current_exception();
+  }
+}
+
 }  // namespace
 
-std::shared_ptr<Stream> Engine::create_stream(const StreamConfig& config, std::shared_ptr<ThreadLimit> limit) {
-  return std::make_shared<Stream>(backend_->create(config), config, std::move(limit), *ledger_);
+std::shared_ptr<Stream> Engine::create_stream(const StreamConfig& config) {
+  return std::make_shared<Stream>(*backend_, backend_->create(config), config);
 }
 
 void Engine::start_threads(int wanted) {
   try {
-    const int most = kThreadsPerCore * std::max(1, int(std::thread::hardware_concurrency()));
+    static const int cores = std::max(1, int(std::thread::hardware_concurrency()));  // asks the system
+    const int most = backend_->gathers() ? 1 : kThreadsPerCore * cores;
     while (threads_ < std::min(wanted, most)) {
-      std::thread([this] { thread_main(); }).detach();  // for the life of the process: the engine is never destroyed
+      // For the life of the process: the engine is never destroyed.
+      std::thread([this] { backend_->gathers() ? gather_main() : thread_main(); }).detach();
       ++threads_;
     }
   } catch (const std::system_error& error) {
@@ -46,14 +57,35 @@ void Engine::start_threads(int wanted) {
   }
 }
 
-void Engine::submit(const std::shared_ptr<Call>& call) {
+void Engine::submit(const Calls& calls) {
   Lock lock(mutex_);
-  start_threads(call->stream->limit->most);
-  call->stream->calls_.push_back(call);
+  for (const auto& call : calls) start_threads(call->limit->most);
+  for (const auto& call : calls) enqueue(call);
+}
+
+void Engine::enqueue(const std::shared_ptr<Call>& call) {
   ++ledger_->pending_calls;
-  if (call->stream->calls_.size() == 1) {
-    active_.push_back(call);
-    changed_.notify_one();
+  for (const auto& stream : call->streams()) {
+    if (!stream->calls_.empty()) ++call->behind;
+    stream->calls_.push_back(call);
+  }
+  if (call->behind == 0) activate(call);
+}
+
+void Engine::activate(const std::shared_ptr<Call>& call) {
+  active_.push_back(call);
+  changed_.notify_one();
+}
+
+// Out of every queue, wherever in it: whoever thereby comes first everywhere has its turn.
+void Engine::dequeue(const std::shared_ptr<Call>& call) {
+  if (call->behind == 0) active_.erase(std::find(active_.begin(), active_.end(), call));
+  for (const auto& stream : call->streams()) {
+    auto& calls = stream->calls_;
+    const auto place = std::find(calls.begin(), calls.end(), call);
+    const bool first = place == calls.begin();
+    calls.erase(place);
+    if (first && !calls.empty() && --calls.front()->behind == 0) activate(calls.front());
   }
 }
 
@@ -61,9 +93,9 @@ void Engine::thread_main() {
   Lock lock(mutex_);
   for (;;) {
     if (const auto call = pick()) {
-      ++call->stream->limit->running;
+      ++call->limit->running;
       run_units(call, lock);
-      --call->stream->limit->running;
+      --call->limit->running;
     } else {
       // Not wait(): its symbol is newer than the libstdc++ of RHEL 9.
       changed_.wait_for(lock, std::chrono::hours(1));
@@ -77,7 +109,7 @@ std::shared_ptr<Call> Engine::pick() {
     const auto& call = active_[(turn_ + i) % active_.size()];
     const bool has_unit = !call->cancelled && call->next_unit < call->units;
     const bool may_advance = call->running == 0 && !has_unit;
-    const ThreadLimit& limit = *call->stream->limit;
+    const ThreadLimit& limit = *call->limit;
     if (!call->advancing && (has_unit || may_advance) && limit.running < limit.most) {
       turn_ = (turn_ + i + 1) % active_.size();
       return call;
@@ -94,12 +126,7 @@ void Engine::run_units(const std::shared_ptr<Call>& call, Lock& lock) {
       const int unit = call->next_unit++;
       ++call->running;
       lock.unlock();
-      std::exception_ptr thrown;
-      try {
-        call->work->run(unit);
-      } catch (...) {
-        thrown = std::current_exception();
-      }
+      const auto thrown = caught([&] { call->work->run(unit); });
       lock.lock();
       ++ledger_->units;
       --call->running;
@@ -116,6 +143,59 @@ void Engine::run_units(const std::shared_ptr<Call>& call, Lock& lock) {
   }
 }
 
+void Engine::gather_main() {
+  Lock lock(mutex_);
+  for (;;) {
+    const Calls round = prepare_round(lock);
+    if (!round.empty()) {
+      run_round(round, lock);
+    } else if (active_.empty()) {
+      changed_.wait_for(lock, std::chrono::hours(1));
+    }
+  }
+}
+
+// Takes every call to its next stage. Those that are over make room for others, which still join.
+Engine::Calls Engine::prepare_round(Lock& lock) {
+  Calls round;
+  for (Calls waiting = active_; !waiting.empty();) {
+    for (const auto& call : waiting) call->advancing = true;  // from here on a cancellation only marks it
+    for (const auto& call : waiting) {
+      advance(call, lock);
+      if (call->advancing) continue;  // finished
+      call->running = 1;
+      round.push_back(call);
+    }
+    waiting.clear();
+    for (const auto& call : active_) {
+      if (call->running == 0) waiting.push_back(call);
+    }
+  }
+  return round;
+}
+
+void Engine::run_round(const Calls& calls, Lock& lock) {
+  lock.unlock();
+  std::vector<Work*> works;
+  for (const auto& call : calls) {
+    if (call->kind != CallKind::Read) works.push_back(call->work.get());
+  }
+  const auto refused = caught([&] {
+    if (!works.empty()) backend_->launch(works.data(), int(works.size()));
+  });
+  std::vector<std::exception_ptr> thrown;
+  for (const auto& call : calls) {
+    const bool stays_off = refused && call->kind != CallKind::Read;
+    thrown.push_back(stays_off ? refused : caught([&] { call->work->run(0); }));
+  }
+  lock.lock();
+  for (size_t i = 0; i < calls.size(); ++i) {
+    ++ledger_->units;
+    calls[i]->running = 0;
+    if (thrown[i] && !calls[i]->cancelled) calls[i]->cancelled = as_error(thrown[i]);
+  }
+}
+
 // Between two stages: no unit is running. Leaves `advancing` set when the call is over.
 void Engine::advance(const std::shared_ptr<Call>& call, Lock& lock) {
   call->advancing = true;
@@ -123,13 +203,10 @@ void Engine::advance(const std::shared_ptr<Call>& call, Lock& lock) {
     lock.unlock();
     int units = 0;
     std::unique_ptr<Work> work;
-    std::exception_ptr thrown;
-    try {
-      if (!call->work) work = call->stream->begin(call->kind, call->tensors);
+    const auto thrown = caught([&] {
+      if (!call->work) work = call->begin(*backend_);
       units = (work ? work : call->work)->next_stage();
-    } catch (...) {
-      thrown = std::current_exception();
-    }
+    });
     lock.lock();
     if (work) call->work = std::move(work);
     if (thrown && !call->cancelled) call->cancelled = as_error(thrown);
@@ -147,25 +224,11 @@ void Engine::finish(const std::shared_ptr<Call>& call, Lock& lock) {
   call->error = call->cancelled;
   call->committing = true;
   lock.unlock();
-  if (!call->error) {
-    call->stream->commit(call->kind, call->tensors, *call->work);
-    call->tokens_after = call->stream->tokens();
-  }
+  if (!call->error) call->commit();
   call->work.reset();
   deliver(call);  // before the next call can start, so that calls on one stream settle in order
   lock.lock();
-  call->stream->calls_.pop_front();
-  activate_next(call);
-}
-
-// `call` was its stream's first.
-void Engine::activate_next(const std::shared_ptr<Call>& call) {
-  active_.erase(std::find(active_.begin(), active_.end(), call));
-  const auto& calls = call->stream->calls_;
-  if (!calls.empty()) {
-    active_.push_back(calls.front());
-    changed_.notify_one();
-  }
+  dequeue(call);
 }
 
 void Engine::deliver(const std::shared_ptr<Call>& call) {
@@ -174,35 +237,38 @@ void Engine::deliver(const std::shared_ptr<Call>& call) {
   done(call);
 }
 
-void Engine::cancel(const std::shared_ptr<Call>& call, const Error& reason) {
-  std::vector<std::shared_ptr<Call>> finished;
-  {
-    Lock lock(mutex_);
-    cancel_locked(call, reason, finished);
-  }
-  for (const auto& one : finished) deliver(one);
+void Engine::cancel(const Calls& calls, const Error& reason) {
+  Lock lock(mutex_);
+  cancel_and_unlock(calls, reason, lock);
 }
 
 void Engine::cancel_all(Stream& stream, const Error& reason) {
-  std::vector<std::shared_ptr<Call>> finished;
-  {
-    Lock lock(mutex_);
-    const auto calls = stream.calls_;
-    for (const auto& call : calls) cancel_locked(call, reason, finished);
-  }
-  for (const auto& one : finished) deliver(one);
+  Lock lock(mutex_);
+  cancel_and_unlock({stream.calls_.begin(), stream.calls_.end()}, reason, lock);
 }
 
-void Engine::cancel_locked(const std::shared_ptr<Call>& call, const Error& reason,
-                           std::vector<std::shared_ptr<Call>>& finished) {
-  auto& calls = call->stream->calls_;
-  const auto place = std::find(calls.begin(), calls.end(), call);
-  if (place == calls.end() || call->committing || call->cancelled) return;
+void Engine::cancel_all(Batch& batch, const Error& reason) {
+  Lock lock(mutex_);
+  Calls steps;
+  for (const auto& call : batch.streams.front()->calls_) {
+    if (call->batch.get() == &batch) steps.push_back(call);
+  }
+  cancel_and_unlock(steps, reason, lock);
+}
+
+void Engine::cancel_and_unlock(const Calls& calls, const Error& reason, Lock& lock) {
+  Calls finished;
+  for (const auto& call : calls) cancel_locked(call, reason, finished);
+  lock.unlock();
+  for (const auto& call : finished) deliver(call);
+}
+
+// Not for a call that was never submitted: it would count as one that has not begun.
+void Engine::cancel_locked(const std::shared_ptr<Call>& call, const Error& reason, Calls& finished) {
+  if (call->committing || call->cancelled) return;
   call->cancelled = reason;
-  if (!call->work && !call->advancing) {  // not begun: it only leaves the queue
-    const bool first = place == calls.begin();
-    calls.erase(place);
-    if (first) activate_next(call);
+  if (!call->work && !call->advancing) {  // not begun: it only leaves the queues
+    dequeue(call);
     call->error = reason;
     finished.push_back(call);
     return;

@@ -1,7 +1,9 @@
-// One per process and device: the thread pool that all streams of the process share, and the order of their calls.
+// One per process and device: the threads that all streams of the process share, and the order of their calls.
 //
-// Calls on one stream run one after another, in call order; the first call of every stream is at work at once.
-// Threads take units from these calls in turn, so a long call delays others by one unit, not by its length.
+// Calls on one stream run one after another, in call order; a call on a batch waits for its turn on every one of its
+// streams. All calls that have their turn are at work at once. Threads take units from them in turn, so a long call
+// delays others by one unit, not by its length. On a backend that gathers one thread starts the stages of all of
+// them together, round by round.
 #pragma once
 
 #include <condition_variable>
@@ -9,8 +11,7 @@
 #include <mutex>
 #include <vector>
 
-#include "core/backend.h"
-#include "core/stream.h"
+#include "core/call.h"
 
 namespace infini {
 
@@ -20,35 +21,44 @@ class Engine {
       : ledger_(std::move(ledger)), backend_(std::move(backend)) {}
 
   DeviceInfo info() const { return backend_->info(); }
+  Backend& backend() { return *backend_; }
   Ledger& ledger() { return *ledger_; }
-  std::shared_ptr<Stream> create_stream(const StreamConfig& config, std::shared_ptr<ThreadLimit> limit);
+  std::shared_ptr<Stream> create_stream(const StreamConfig& config);
 
-  // Throws Error when no thread can be had.
-  void submit(const std::shared_ptr<Call>& call);
-  // The call fails with `reason` at the next unit's end, unless it is being committed already.
-  void cancel(const std::shared_ptr<Call>& call, const Error& reason);
+  // All of them at once, in this order. Throws Error when no thread can be had; then none is submitted.
+  void submit(const std::vector<std::shared_ptr<Call>>& calls);
+  // Each call fails with `reason` at its next unit's end, unless it is being committed already. All of them at once:
+  // those that have not begun never do.
+  void cancel(const std::vector<std::shared_ptr<Call>>& calls, const Error& reason);
   void cancel_all(Stream& stream, const Error& reason);
+  void cancel_all(Batch& batch, const Error& reason);
 
  private:
   using Lock = std::unique_lock<std::mutex>;
+  using Calls = std::vector<std::shared_ptr<Call>>;
 
   void start_threads(int wanted);
   void thread_main();
   std::shared_ptr<Call> pick();
   void run_units(const std::shared_ptr<Call>& call, Lock& lock);
+  void gather_main();
+  Calls prepare_round(Lock& lock);
+  void run_round(const Calls& calls, Lock& lock);
   void advance(const std::shared_ptr<Call>& call, Lock& lock);
   void finish(const std::shared_ptr<Call>& call, Lock& lock);
-  void cancel_locked(const std::shared_ptr<Call>& call, const Error& reason,
-                     std::vector<std::shared_ptr<Call>>& finished);
-  void activate_next(const std::shared_ptr<Call>& call);
+  void enqueue(const std::shared_ptr<Call>& call);
+  void dequeue(const std::shared_ptr<Call>& call);
+  void activate(const std::shared_ptr<Call>& call);
+  void cancel_and_unlock(const Calls& calls, const Error& reason, Lock& lock);
+  void cancel_locked(const std::shared_ptr<Call>& call, const Error& reason, Calls& finished);
   void deliver(const std::shared_ptr<Call>& call);
 
   std::unique_ptr<Ledger> ledger_;
   std::unique_ptr<Backend> backend_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<std::shared_ptr<Call>> active_;  // the first call of every stream that has one
-  size_t turn_ = 0;                            // where in active_ the next pick starts
+  Calls active_;     // those that have their turn
+  size_t turn_ = 0;  // where in active_ the next pick starts
   int threads_ = 0;
 };
 

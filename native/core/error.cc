@@ -38,6 +38,15 @@ Error Error::non_finite(Site site, int64_t token) {
   return error;
 }
 
+// The error of one stream's call, told to the whole batch.
+Error Error::of_stream(Error error, int64_t stream) {
+  Error told(error.code, "Stream " + std::to_string(stream) + " of the batch: " + error.what());
+  told.site = error.site;
+  told.token = error.token;
+  told.stream = stream;
+  return told;
+}
+
 Error Error::out_of_memory(const std::string& what, uint64_t bytes, uint64_t available) {
   return Error(ErrorCode::OutOfMemory, "Expected room for " + what + " of " + std::to_string(bytes) +
                                            " bytes but only " + std::to_string(available) +

@@ -39,11 +39,13 @@ class Error : public std::runtime_error {
   Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code(code) {}
 
   static Error non_finite(Site site, int64_t token);
+  static Error of_stream(Error error, int64_t stream);
   static Error out_of_memory(const std::string& what, uint64_t bytes, uint64_t available);
 
   ErrorCode code;
   Site site = Site::Query;  // with NonFinite only
   int64_t token = -1;       // with NonFinite only: token of the call
+  int64_t stream = -1;      // in a batch: whose fault it is
 };
 
 }  // namespace infini

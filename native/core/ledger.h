@@ -9,6 +9,7 @@ namespace infini {
 struct Ledger {
   // Held now.
   std::atomic<int64_t> streams{0}, stream_bytes{0}, scratch_bytes{0}, staging_bytes{0}, table_bytes{0};
+  std::atomic<int64_t> tensor_bytes{0};  // device tensors and host buffers
   std::atomic<int64_t> idle_bytes{0};  // scratch and staging kept for the next call
   std::atomic<int64_t> pending_calls{0};
   // Promised to streams but not written yet: free memory that is already spoken for.
@@ -16,5 +17,7 @@ struct Ledger {
   // Ever done.
   std::atomic<int64_t> tokens{0}, segments{0}, units{0}, allocated_bytes{0};
 };
+
+using Account = std::atomic<int64_t> Ledger::*;
 
 }  // namespace infini

@@ -2,41 +2,39 @@
 
 namespace infini {
 
-Stream::Stream(std::unique_ptr<StreamState> state, const StreamConfig& config, std::shared_ptr<ThreadLimit> limit,
-               Ledger& ledger)
-    : config(config), limit(std::move(limit)), state_(std::move(state)), ledger_(ledger) {
-  ++ledger_.streams;
+Stream::Stream(Backend& backend, std::unique_ptr<StreamState> state, const StreamConfig& config)
+    : config(config), backend_(backend), state_(std::move(state)) {
+  ++backend_.ledger.streams;
 }
 
-Stream::~Stream() { --ledger_.streams; }
+Stream::~Stream() { --backend_.ledger.streams; }
 
 std::unique_ptr<Work> Stream::begin(CallKind kind, const Tensors& tensors) {
-  const bool absorbed = tokens_ >= config.segment_length;
+  const auto [open, absorbed] = position();
   if (kind == CallKind::Retrieve) return state_->retrieve(tensors, absorbed);
-  const int64_t open = tokens_ % config.segment_length;
   return state_->attend(tensors, Pieces(open, tensors.tokens, config.segment_length), absorbed);
 }
 
 void Stream::commit(CallKind kind, const Tensors& tensors, Work& work) noexcept {
   work.commit();
-  if (kind == CallKind::Retrieve) return;
+  if (kind == CallKind::Attend) count(tensors.tokens);
+}
+
+void Stream::count(int64_t tokens) noexcept {
   const int64_t before = tokens_ / config.segment_length;
-  tokens_ += tensors.tokens;
-  ledger_.tokens += tensors.tokens;
-  ledger_.segments += tokens_ / config.segment_length - before;
+  tokens_ += tokens;
+  backend_.ledger.tokens += tokens;
+  backend_.ledger.segments += tokens_ / config.segment_length - before;
 }
 
 void Stream::run_now(CallKind kind, const Tensors& tensors) {
   const auto work = begin(kind, tensors);
-  while (const int units = work->next_stage()) {
-    for (int unit = 0; unit < units; ++unit) work->run(unit);
-    ledger_.units += units;
-  }
+  run_to_end(backend_, *work);
   commit(kind, tensors, *work);
 }
 
 std::shared_ptr<Stream> Stream::fork() const {
-  auto copy = std::make_shared<Stream>(state_->fork(), config, limit, ledger_);
+  auto copy = std::make_shared<Stream>(backend_, state_->fork(), config);
   copy->tokens_ = tokens_;
   return copy;
 }
@@ -44,6 +42,17 @@ std::shared_ptr<Stream> Stream::fork() const {
 void Stream::reset() {
   state_->reset();
   tokens_ = 0;
+}
+
+void run_to_end(Backend& backend, Work& work) {
+  while (const int units = work.next_stage()) {
+    if (backend.gathers()) {
+      Work* const one = &work;
+      backend.launch(&one, 1);
+    }
+    for (int unit = 0; unit < units; ++unit) work.run(unit);
+    backend.ledger.units += units;
+  }
 }
 
 }  // namespace infini

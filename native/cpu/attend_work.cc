@@ -21,8 +21,8 @@ constexpr int64_t kAppendElements = 2 << 20;  // keys and values one unit writes
 
 class AttendWork final : public CallWork {
  public:
-  AttendWork(CpuStreamState& state, const Tensors& tensors, const Pieces& pieces, bool absorbed)
-      : CallWork(state, tensors), pieces_(pieces), absorbed_(absorbed) {
+  AttendWork(CpuStreamState& state, const Tensors& tensors, const Pieces& pieces, bool absorbed, bool checked)
+      : CallWork(state, tensors), pieces_(pieces), absorbed_(absorbed), stage_(checked ? Stage::Check : Stage::Start) {
     const int64_t columns = padded(config_.value_dim);
     const int64_t residual_bytes = config_.kv_heads * int64_t(config_.segment_length) * columns * int64_t(sizeof(double));
     if (pieces.size() > 1) scratch_bytes_ += config_.segment_length * config_.token_bytes();
@@ -54,7 +54,9 @@ class AttendWork final : public CallWork {
         piece_ += span_;
         [[fallthrough]];
       default:
-        return piece_ < pieces_.size() ? plan_pieces() : 0;
+        if (piece_ < pieces_.size()) return plan_pieces();
+        release_residual();  // in a batch this work waits for the others
+        return 0;
     }
   }
 
@@ -69,6 +71,7 @@ class AttendWork final : public CallWork {
   }
 
   void commit() noexcept override {
+    publish();
     const Piece first = pieces_[0], last = pieces_[pieces_.size() - 1];
     if (pieces_.completed() > 0) state_.memory.buffer.exchange(next_memory_.buffer);
     if (pieces_.size() > 1 && !last.completes) {
@@ -139,6 +142,13 @@ class AttendWork final : public CallWork {
   bool memory_before(int64_t piece, int head, Memory* memory) const {
     *memory = (piece == 0 ? state_.memory : next_memory_).head(config_, head);
     return piece > 0 || absorbed_;
+  }
+
+  void release_residual() {
+    const int64_t bytes = int64_t(residual_.bytes());
+    residual_ = Buffer();
+    scratch_bytes_ -= bytes;
+    state_.ledger.untouched_bytes -= bytes;
   }
 
   double* residual(int head) const {
@@ -238,7 +248,7 @@ class AttendWork final : public CallWork {
   MemoryBuffer next_memory_;     // M and z after the last segment absorbed in this call
   Buffer residual_;
 
-  Stage stage_ = Stage::Start;
+  Stage stage_;
   int64_t piece_ = 0, span_ = 0;
   int64_t scratch_bytes_ = 0;
   int units_ = 0, state_rows_ = kStateRows;
@@ -247,8 +257,13 @@ class AttendWork final : public CallWork {
 
 }  // namespace
 
+std::unique_ptr<Work> make_attend(CpuStreamState& state, const Tensors& tensors, const Pieces& pieces, bool absorbed,
+                                  bool checked) {
+  return std::make_unique<AttendWork>(state, tensors, pieces, absorbed, checked);
+}
+
 std::unique_ptr<Work> CpuStreamState::attend(const Tensors& tensors, const Pieces& pieces, bool absorbed) {
-  return std::make_unique<AttendWork>(*this, tensors, pieces, absorbed);
+  return make_attend(*this, tensors, pieces, absorbed, false);
 }
 
 }  // namespace infini::cpu

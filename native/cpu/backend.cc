@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "cpu/batch_state.h"
 #include "cpu/kernels.h"
 #include "cpu/stream_state.h"
 
@@ -32,6 +33,10 @@ DeviceInfo CpuBackend::info() const {
 
 std::unique_ptr<StreamState> CpuBackend::create(const StreamConfig& config) {
   return std::make_unique<CpuStreamState>(config, ledger, threads_);
+}
+
+std::unique_ptr<BatchState> CpuBackend::create_batch(const StreamConfig&, std::vector<StreamState*> streams) {
+  return std::make_unique<CpuBatchState>(streams);
 }
 
 }  // namespace infini::cpu

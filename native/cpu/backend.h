@@ -10,6 +10,7 @@ class CpuBackend final : public Backend {
   CpuBackend(Ledger& ledger, int threads) : Backend(ledger), threads_(threads) {}
   DeviceInfo info() const override;
   std::unique_ptr<StreamState> create(const StreamConfig& config) override;
+  std::unique_ptr<BatchState> create_batch(const StreamConfig& config, std::vector<StreamState*> streams) override;
 
  private:
   int threads_;

@@ -1,6 +1,9 @@
 #include "cpu/call_work.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "core/memory_budget.h"
 
 namespace infini::cpu {
 namespace {
@@ -8,6 +11,20 @@ namespace {
 constexpr int64_t kCheckElements = 1 << 20;  // per unit: a fraction of a millisecond
 
 }  // namespace
+
+CallWork::CallWork(CpuStreamState& state, const Tensors& tensors)
+    : state_(state), config_(state.config), tensors_(tensors), kernels_(select_kernels()) {
+  if (!tensors.output_visible) return;
+  require_memory(output_bytes(), "the output of one call", state.ledger);
+  aside_ = Buffer(output_bytes(), state.ledger, &Ledger::staging_bytes);
+  visible_output_ = tensors_.output;
+  tensors_.output = aside_.as<void>();
+  tensors_.output_visible = false;
+}
+
+void CallWork::publish() noexcept {
+  if (visible_output_) std::memcpy(visible_output_, tensors_.output, output_bytes());
+}
 
 int64_t CallWork::check_tokens() const {
   const int64_t width = config_.query_width() + (tensors_.key ? config_.key_width() + config_.value_width() : 0);

@@ -1,7 +1,9 @@
-// What attend and retrieve have in common on the CPU: the check of their inputs and the record of a failure.
+// What attend, retrieve and a batch's step have in common on the CPU: the check of their inputs, the record of a
+// failure, and an output that nobody sees before all has gone well.
 #pragma once
 
 #include "core/error.h"
+#include "cpu/kernels.h"
 #include "cpu/stream_state.h"
 
 namespace infini::cpu {
@@ -27,23 +29,31 @@ class FirstFailure {
 
 class CallWork : public Work {
  protected:
-  CallWork(CpuStreamState& state, const Tensors& tensors)
-      : state_(state), config_(state.config), tensors_(tensors), kernels_(select_kernels()) {}
+  CallWork(CpuStreamState& state, const Tensors& tensors);
 
   int check_units() const;
   void check(int unit);
+  void publish() noexcept;  // in commit(): the output that was computed aside
   void* workspace() const { return thread_workspace(config_, state_.ledger); }
   Rows query_rows(int kv_head, int64_t token, int64_t begin, int64_t end) const;
   void* output_rows(int kv_head, int64_t token) const;
 
   CpuStreamState& state_;
   const StreamConfig& config_;
-  const Tensors tensors_;
+  Tensors tensors_;
   const Kernels& kernels_;
   FirstFailure failure_;
 
  private:
   int64_t check_tokens() const;
+  size_t output_bytes() const { return size_t(tensors_.tokens * config_.output_width()) * config_.element_bytes(); }
+
+  Buffer aside_;
+  void* visible_output_ = nullptr;
 };
+
+// The work of CpuStreamState::attend. checked: the inputs are known to be finite.
+std::unique_ptr<Work> make_attend(CpuStreamState& state, const Tensors& tensors, const Pieces& pieces, bool absorbed,
+                                  bool checked);
 
 }  // namespace infini::cpu

@@ -41,7 +41,7 @@ class RetrieveWork final : public CallWork {
     }
   }
 
-  void commit() noexcept override {}
+  void commit() noexcept override { publish(); }
 
  private:
   bool absorbed_;

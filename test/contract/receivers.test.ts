@@ -1,8 +1,8 @@
-import { Device, MemoryStream } from '../../lib';
+import { Batch, Device, DeviceTensor, MemoryStream } from '../../lib';
 import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow, type Failure } from '../support/failures';
 
-/** Streams and devices are made by this package alone, and its methods work on them alone. */
+/** Streams, devices, tensors and batches are made by this package alone, and its methods work on them alone. */
 let device: Device;
 beforeAll(() => {
   device = openTestDevice();
@@ -15,6 +15,8 @@ type AnyClass = new (...args: unknown[]) => object;
 describe.each([
   ['MemoryStream', MemoryStream, /createStream/],
   ['Device', Device, /openDevice/],
+  ['DeviceTensor', DeviceTensor, /device\.tensor/],
+  ['Batch', Batch, /createBatch/],
 ])('%s', (_, Class, says) => {
   const Constructor = Class as unknown as AnyClass;
 
@@ -39,15 +41,18 @@ const members = (Class: { prototype: object }) =>
       return [String(name), (get ?? value) as (...args: unknown[]) => unknown] as const;
     });
 
-const asynchronous = ['attend', 'retrieve'];
+const asynchronous = ['attend', 'retrieve', 'attendBatch', 'read', 'step'];
 
 describe.each([
   ['MemoryStream', MemoryStream, 14],
-  ['Device', Device, 4],
+  ['Device', Device, 8],
+  ['DeviceTensor', DeviceTensor, 8],
+  ['Batch', Batch, 7],
 ])('every member of %s', (_, Class, count) => {
   test('refuses other receivers', async () => {
     const stream = device.createStream({ heads: 1, headDim: 1 });
-    const [same, other] = Class === MemoryStream ? [stream, device] : [device, stream];
+    const objects = [stream, device, device.tensor([1], 'float32'), device.createBatch([stream])];
+    const [same, other] = [0, 1].map((i) => objects.filter((one) => one instanceof Class === (i === 0))[0]);
     const receivers: [string, unknown][] = [
       ['undefined', undefined],
       ['null', null],
@@ -70,6 +75,7 @@ describe.each([
       }
     }
     expect([stream.closed, stream.tokens]).toEqual([false, 0]);
-    stream.close();
+    expect(objects.filter((one) => 'closed' in one && one.closed)).toEqual([]);
+    for (const one of objects) if (one !== device) one.close();
   });
 });

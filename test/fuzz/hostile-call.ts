@@ -22,6 +22,15 @@ export function hostileCall(world: World, subject = world.subject()): void {
       input[rng.pick(['q', 'k', 'v'])] = rng.pick([placed.q.array, placed.q.raw.subarray(1)]);
     },
     () => {
+      input[rng.pick(['q', 'k', 'v'])] = hostile.note(
+        'tensor',
+        rng.pick([world.tensor(), hostile.proxy(world.tensor())]),
+      );
+    },
+    () => {
+      option().out = hostile.note('tensor', world.tensor());
+    },
+    () => {
       delete input[rng.pick(['q', 'k', 'v'])];
     },
     () => {

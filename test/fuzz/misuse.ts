@@ -1,4 +1,4 @@
-import { Device, listDevices, MemoryStream, openDevice } from '../../lib';
+import { Batch, Device, DeviceTensor, listDevices, MemoryStream, openDevice } from '../../lib';
 import { anyArray, classOf } from './arrays';
 import { Violation } from './subject';
 import type { AnyCall } from './valid-call';
@@ -35,11 +35,13 @@ export function streamCall(world: World): void {
   ])();
 }
 
+const asynchronous = new Set<unknown>(['attend', 'retrieve', 'attendBatch', 'read', 'step']);
+
 /** Constructors, methods and accessors with receivers and arguments that fit nothing. */
 export function misuse(world: World): void {
   const { rng, hostile } = world;
   const { stream } = world.subject();
-  const Class = rng.pick([MemoryStream, Device] as const) as unknown as {
+  const Class = rng.pick([MemoryStream, Device, DeviceTensor, Batch] as const) as unknown as {
     new (...args: unknown[]): object;
     prototype: object;
   };
@@ -48,7 +50,8 @@ export function misuse(world: World): void {
     () => Object.create(Class.prototype),
     () => Class.prototype,
     () => Object.create(stream),
-    () => world.safe,
+    () => (Class === Device ? stream : world.safe),
+    () => (Class === MemoryStream ? world.tensor() : stream),
     () => new Proxy(stream, {}),
     () => hostile.proxy(stream),
     () => Class,
@@ -74,15 +77,13 @@ export function misuse(world: World): void {
   }
   const name = rng.pick(Reflect.ownKeys(Class.prototype).filter((key) => key !== 'constructor'));
   const { value, get } = Object.getOwnPropertyDescriptor(Class.prototype, name) as PropertyDescriptor;
-  // The safe device and its streams must stay open.
-  if (Class === Device && receiver === world.safe) return;
   hostile.notes.push(`${Class.name}.${String(name)}`);
   const call = () => Reflect.apply(value ?? get, receiver, args);
-  if (name === 'attend' || name === 'retrieve') {
+  if (asynchronous.has(name)) {
     const resolved = () => {
-      throw new Violation(`${name} of a wrong receiver resolved`);
+      throw new Violation(`${String(name)} of a wrong receiver resolved`);
     };
-    world.follow(name, call, resolved, () => {});
+    world.follow(String(name), call, resolved, () => {});
   } else if (world.try(String(name), call))
     throw new Violation(`${Class.name}.${String(name)} of a wrong receiver succeeded`);
 }
@@ -102,8 +103,64 @@ export function openings(world: World): void {
       world.try('openDevice', () =>
         opened((openDevice as AnyCall)('cpu', hostile.lure({ threads: hostile.primitive() }))),
       ),
+    () => tensorMisuse(world),
+    () => tensorMisuse(world),
     () => world.try('listDevices', () => (listDevices as AnyCall)(hostile.anything())),
     () => world.try('stats', () => world.safe.stats()),
+  ])();
+}
+
+/** Tensors, host buffers and batches from whatever there is. */
+function tensorMisuse(world: World): void {
+  const { rng, hostile } = world;
+  const device = world.device();
+  const maybe = (value: unknown) => (rng.uniform() < 0.6 ? value : hostile.anything());
+  // Gigabytes that this machine may well have would only take time.
+  const tame = (value: unknown) => (typeof value === 'number' && value > 1000 ? -value : value);
+  const list = (items: unknown[]) => rng.pick([items, hostile.proxy(items), hostile.lure({ ...items })]);
+  const sizes = () => list([1, 2, 3].map(() => tame(maybe(rng.int(1, 9)))));
+  const call = (method: unknown, ...args: unknown[]) => (method as AnyCall).apply(device, args as never);
+  rng.pick<() => void>([
+    () =>
+      world.try('tensor', () => {
+        const dtype = maybe(rng.pick(['float32', 'float16', 'bfloat16']));
+        const data = rng.pick([undefined, anyArray(hostile), hostile.anything()]);
+        const tensor = call(device.tensor, rng.pick([sizes(), hostile.primitive()]), dtype, data);
+        if (!(tensor instanceof DeviceTensor)) throw new Violation('tensor made no tensor');
+        world.tensors.push(tensor);
+      }),
+    () =>
+      world.try('write', () =>
+        world.tensor().write(rng.pick([anyArray(hostile), hostile.anything()]) as never),
+      ),
+    () =>
+      world.follow(
+        'read',
+        () => world.tensor().read(),
+        () => {},
+        () => {},
+      ),
+    () => world.try('close', () => world.tensor().close()),
+    () =>
+      world.try('hostBuffer', () => {
+        const buffer = call(device.hostBuffer, tame(maybe(rng.int(1, 1000))));
+        if (!(buffer instanceof ArrayBuffer)) throw new Violation('hostBuffer made no buffer');
+        world.remember(buffer);
+      }),
+    () =>
+      world.try('createBatch', () => {
+        const streams = [0, 1].map(() => maybe(world.subject().stream));
+        const batch = call(device.createBatch, rng.pick([list(streams), hostile.anything()]));
+        if (!(batch instanceof Batch)) throw new Violation('createBatch made no batch');
+        if (rng.uniform() < 0.5) batch.close();
+      }),
+    () =>
+      world.follow(
+        'attendBatch',
+        () => call(device.attendBatch, rng.pick([list([hostile.anything()]), hostile.anything()]), maybe({})),
+        () => {},
+        () => {},
+      ),
   ])();
 }
 

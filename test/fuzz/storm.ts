@@ -2,11 +2,13 @@
 
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { inspect } from 'node:util';
-import { openDevice } from '../../lib';
+import { openTestDevice } from '../support/device';
 import { Rng } from '../support/rng';
 import { bytesOf } from '../support/tensors';
+import { flexibleBatch, Team } from './batch-call';
 import { hostileCall } from './hostile-call';
 import { misuse, openings, streamCall } from './misuse';
+import { sharedCall } from './shared-call';
 import { validCall } from './valid-call';
 import { Victim } from './victim';
 import { World } from './world';
@@ -35,7 +37,7 @@ process.on('unhandledRejection', fail);
 function canary(): Buffer {
   const rng = new Rng(7);
   const numbers = (length: number) => Float32Array.from({ length }, () => rng.normal());
-  const device = openDevice('cpu');
+  const device = openTestDevice();
   const stream = device.createStream({
     heads: 4,
     kvHeads: 2,
@@ -52,9 +54,18 @@ function canary(): Buffer {
 
 async function storm(): Promise<void> {
   const world = new World(new Rng(seed));
-  const victim = new Victim(openDevice('cpu'));
+  const victim = new Victim(openTestDevice());
   const song = canary();
   world.interfere = () => validCall(world);
+  let team = new Team(world, world.config());
+  const step = () => {
+    if (world.rng.uniform() < 0.02) {
+      team.close();
+      team = new Team(world, world.config());
+    }
+    if (world.rng.uniform() < 0.7) team.step(world);
+    else validCall(world, world.rng.pick(team.subjects));
+  };
   // Drawn by a number up to the last one's.
   const operations: [number, string, () => void][] = [
     [300, 'valid', () => validCall(world)],
@@ -63,7 +74,10 @@ async function storm(): Promise<void> {
     [770, 'misuse', () => misuse(world)],
     [870, 'openings', () => openings(world)],
     [980, 'victim', () => victim.attack(world)],
-    [981, 'gc', () => globalThis.gc?.()],
+    [1100, 'shared', () => sharedCall(world)],
+    [1150, 'batch', () => flexibleBatch(world)],
+    [1250, 'step', step],
+    [1251, 'gc', () => globalThis.gc?.()],
   ];
   const end = Date.now() + seconds * 1000;
   let index = 0;
@@ -81,13 +95,13 @@ async function storm(): Promise<void> {
     else if (rng.uniform() < 0.2) await new Promise((resolve) => setImmediate(resolve));
     if (index % 2000 === 0) {
       await world.settle(PATIENCE);
-      for (const subject of world.subjects) subject.compare();
+      for (const subject of [...world.subjects, ...team.subjects]) subject.compare();
       victim.check();
       if (!canary().equals(song)) throw new Error('a fresh stream computes something else');
     }
   }
   await world.settle(PATIENCE);
-  for (const subject of world.subjects) subject.compare();
+  for (const subject of [...world.subjects, ...team.subjects]) subject.compare();
   victim.check();
   if (!canary().equals(song)) throw new Error('a fresh stream computes something else');
   process.stdout.write(`${JSON.stringify({ operations: index, victim: victim.calls, ...world.outcomes })}\n`);

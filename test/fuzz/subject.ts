@@ -22,6 +22,8 @@ export class Subject {
   /** A call of unknown content may have changed the stream: the twin is worth nothing until it is a fork again. */
   #adrift = false;
   #twin: MemoryStream;
+  /** Calls in the order they were made; those at the front whose results are known have been repeated. */
+  readonly #slots: { known: boolean; repeat: () => void }[] = [];
 
   constructor(
     readonly stream: MemoryStream,
@@ -37,6 +39,19 @@ export class Subject {
   // A twin that was forked from the stream lives on the stream's device, and may be closed with it.
   get #lost(): boolean {
     return this.#adrift || this.#twin.closed;
+  }
+
+  /**
+   * Takes a call's place in the order: the twin repeats what is given to the returned function (nothing, for a call
+   * that changed nothing) once all earlier calls are known. Results of batches are seen late.
+   */
+  slot(): (repeat?: () => void) => void {
+    const slot = { known: false, repeat: () => {} };
+    this.#slots.push(slot);
+    return (repeat = () => {}) => {
+      Object.assign(slot, { known: true, repeat });
+      while (this.#slots[0]?.known) this.#slots.shift()?.repeat();
+    };
   }
 
   lose(): void {
@@ -65,18 +80,26 @@ export class Subject {
     throw new Violation('a call was refused that its twin accepts');
   }
 
+  /** What the twin makes of a call that succeeded; null when it is of no use. */
+  repeat(inputs: Inputs): Tensor | null {
+    return this.#lost ? null : this.#repeat(inputs);
+  }
+
   #repeat({ q, k, v }: Inputs): Tensor {
     return k && v ? this.#twin.attendSync({ q, k, v }) : this.#twin.retrieveSync({ q });
   }
 
   reset(): void {
     this.stream.reset();
-    if (!this.#lost) this.#twin.reset();
+    this.slot()(() => {
+      if (!this.#lost) this.#twin.reset();
+    });
   }
 
   fork(): Subject {
     const stream = this.stream.fork();
-    const copy = new Subject(stream, this.#lost ? stream.fork() : this.#twin.fork());
+    const behind = this.#lost || this.#slots.length > 0;
+    const copy = new Subject(stream, behind ? stream.fork() : this.#twin.fork());
     copy.#adrift = this.#adrift;
     return copy;
   }

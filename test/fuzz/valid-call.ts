@@ -29,10 +29,14 @@ interface Prepared {
   outLength: number;
 }
 
-export function prepare(world: World, { stream }: Subject, method: Method): Prepared {
+export function prepare(
+  world: World,
+  { stream }: Subject,
+  method: Method,
+  tokens = world.rng.pick([1, 1, 1, 2, 3, world.rng.int(1, 40), world.rng.int(1, 200)]),
+): Prepared {
   const { rng, hostile } = world;
   const { heads, kvHeads, headDim, valueDim, dtype } = stream.config;
-  const tokens = rng.pick([1, 1, 1, 2, 3, rng.int(1, 40), rng.int(1, 200)]);
   const extreme = rng.uniform() < 0.1;
   const make = (width: number): Placed => {
     const one = place(hostile, dtype, tokens * width);
@@ -103,19 +107,22 @@ export function validCall(world: World, subject = world.subject()): void {
   hostile.notes.push(method, JSON.stringify(Object.keys(options)));
   const call = () => (subject.stream[method] as AnyCall).call(subject.stream, input, options);
   const before = out?.raw.slice();
+  const slot = subject.slot();
   const accept = (result: unknown): void => {
     const fresh = result !== options.out;
     if (out && fresh && (!isAsync || out.raw.length > 0))
       throw new Violation(`${method} returned another array than out`);
-    subject.agree(copies, fresh || !out ? (result as Tensor) : out.raw);
+    const output = (fresh || !out ? (result as Tensor) : out.raw).slice();
+    slot(() => subject.agree(copies, output));
   };
   const refuse = (code: string, error: unknown): void => {
     const excused =
       (code === 'ERR_CLOSED' && subject.closed) ||
       (code === 'ERR_BUSY' && !isAsync && subject.pending > 0) ||
       (code === 'ABORT_ERR' && options.signal?.aborted);
-    if (code === 'ERR_NON_FINITE') subject.agreeOnRefusal(copies, error as { code?: string });
-    else if (!excused) throw new Violation(`a valid ${method} failed`, { cause: error });
+    const nonFinite = code === 'ERR_NON_FINITE';
+    slot(() => nonFinite && subject.agreeOnRefusal(copies, error as { code?: string }));
+    if (!nonFinite && !excused) throw new Violation(`a valid ${method} failed`, { cause: error });
     if (out && before && out !== placed.q && out.raw.length > 0 && !same(before, out.raw)) {
       throw new Violation(`a failed ${method} wrote to out`);
     }

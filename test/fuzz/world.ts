@@ -1,5 +1,6 @@
-import { type Device, type DType, listDevices, openDevice, type StreamConfig } from '../../lib';
+import { type Device, type DeviceTensor, type DType, listDevices, type StreamConfig } from '../../lib';
 import { errorClasses, type InfiniError } from '../../lib/errors';
+import { openTestDevice } from '../support/device';
 import type { Rng } from '../support/rng';
 import { detach, resize } from './arrays';
 import { Hostile } from './hostile';
@@ -13,12 +14,14 @@ export class World {
   rng: Rng;
   readonly hostile: Hostile;
   /** Never closed, never given to hostile code: the twins live here. */
-  readonly safe = openDevice('cpu');
-  devices: Device[] = [openDevice('cpu')];
+  readonly safe = openTestDevice();
+  devices: Device[] = [openTestDevice()];
   subjects: Subject[] = [];
   /** Buffers of recent arguments, for sabotage. */
   buffers: ArrayBufferLike[] = [];
   controllers: AbortController[] = [];
+  /** Of any dtype and shape, open or closed, at rest or in use. */
+  tensors: DeviceTensor[] = [];
   readonly outcomes: Record<string, number> = {};
   readonly #pending = new Map<Promise<unknown>, number>();
   #depth = 0;
@@ -152,7 +155,7 @@ export class World {
 
   device(): Device {
     if (this.devices.length === 0 || this.rng.uniform() < 0.02) {
-      this.devices.push(openDevice('cpu', { threads: this.rng.int(1, 6) }));
+      this.devices.push(openTestDevice({ threads: this.rng.int(1, 6) }));
     }
     return this.rng.pick(this.devices);
   }
@@ -181,6 +184,21 @@ export class World {
     subject.close();
   }
 
+  /** A tensor that may fit a stream, or not. */
+  tensor(): DeviceTensor {
+    const { rng } = this;
+    if (this.tensors.length < 4 || rng.uniform() < 0.2) {
+      const { heads, kvHeads, headDim, valueDim, dtype } = this.subject().stream.config;
+      const shape = [rng.pick([1, 2, 17]), rng.pick([heads, kvHeads]), rng.pick([headDim, valueDim])];
+      if (rng.uniform() < 0.3) shape.splice(0, 3, shape[0] * shape[1] * shape[2]);
+      this.tensors.push(
+        this.safe.tensor(shape, rng.uniform() < 0.9 ? dtype : rng.pick(['float32', 'float16'])),
+      );
+      if (this.tensors.length > 12) this.tensors.shift();
+    }
+    return rng.pick(this.tensors);
+  }
+
   remember(buffer: ArrayBufferLike): void {
     this.buffers.push(buffer);
     if (this.buffers.length > 16) this.buffers.shift();
@@ -201,6 +219,7 @@ export class World {
         () => this.controllers.length > 0 && this.abort(rng.pick(this.controllers)),
         () => rng.uniform() < 0.1 && globalThis.gc?.(),
         () => listDevices(),
+        () => this.try('close', () => this.tensor().close()),
         () => this.interfere(),
       ])();
       this.hostile.notes.push('sabotage');

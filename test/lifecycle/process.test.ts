@@ -1,49 +1,8 @@
-import { spawn } from 'node:child_process';
-import path from 'node:path';
+import { emulated } from '../support/device';
+import { clean, run } from './child';
 
-const root = path.join(__dirname, '..', '..');
-
-interface Ending {
-  code: number | null;
-  signal: string | null;
-  output: string;
-  milliseconds: number;
-}
-
-/** Runs a program in a Node process of its own; `large()` there is a stream with a call of some seconds pending. */
-function run(program: string, args: string[] = []): Promise<Ending> {
-  const prelude = `
-    const { openDevice } = require(${JSON.stringify(root)});
-    const { Worker, isMainThread, parentPort } = require('node:worker_threads');
-    const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-    function large() {
-      const stream = openDevice('cpu').createStream({ heads: 8, headDim: 128, segmentLength: 2048 });
-      const tensor = new Float32Array(8 * 128 * 12288).fill(0.1);
-      return { stream, pending: stream.attend({ q: tensor, k: tensor, v: tensor }) };
-    }
-    function small(tokens = 3) {
-      const stream = openDevice('cpu').createStream({ heads: 2, headDim: 16, segmentLength: 8 });
-      const tensor = Float32Array.from({ length: 32 * tokens }, (_, i) => Math.sin(i));
-      return { stream, tensor, input: { q: tensor, k: tensor, v: tensor } };
-    }
-    const worker = (body) => new Worker('const source = ' + JSON.stringify(prelude) + ';' + prelude + body, { eval: true });
-  `;
-  const source = `const prelude = ${JSON.stringify(prelude)};\n${prelude}\n${program}`;
-  const start = Date.now();
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [...args, '-e', source], {
-      timeout: 60_000,
-      killSignal: 'SIGKILL',
-    });
-    let output = '';
-    child.stdout.on('data', (data) => (output += data));
-    child.stderr.on('data', (data) => (output += data));
-    child.on('error', reject);
-    child.on('close', (code, signal) => resolve({ code, signal, output, milliseconds: Date.now() - start }));
-  });
-}
-
-const clean = { code: 0, signal: null };
+/** Tokens of a call among many. */
+const some = emulated ? 44 : 300;
 
 test('pending work keeps the process alive until it has settled', async () => {
   const ending = await run(`large().pending.then(() => console.log('settled'));`);
@@ -117,10 +76,10 @@ test('an addon used by workers only outlives each of them', async () => {
 
 test('several workers at once get the results of one alone', async () => {
   const ending = await run(`(async () => {
-    const body = 'const s = small(300); (async () => { for (let i = 0; i < 20; i++) await s.stream.attend(s.input); parentPort.postMessage(Buffer.from(s.stream.memory().matrix.buffer).toString("hex")); })();';
+    const body = 'const s = small(${some}); (async () => { for (let i = 0; i < 20; i++) await s.stream.attend(s.input); parentPort.postMessage(Buffer.from(s.stream.memory().matrix.buffer).toString("hex")); })();';
     const workers = Array.from({ length: 4 }, () => worker(body));
     const found = await Promise.all(workers.map((one) => new Promise((resolve, reject) => { one.once('message', resolve); one.once('error', reject); })));
-    const { stream, input } = small(300);
+    const { stream, input } = small(${some});
     for (let i = 0; i < 20; i++) stream.attendSync(input);
     const alone = Buffer.from(stream.memory().matrix.buffer).toString('hex');
     console.log(found.length, found.every((hex) => hex === alone));
@@ -131,7 +90,7 @@ test('several workers at once get the results of one alone', async () => {
 test('streams that are dropped without close are collected', async () => {
   const ending = await run(
     `(async () => {
-      const device = openDevice('cpu');
+      const device = open();
       for (let i = 0; i < 300; i++) {
         device.createStream({ heads: 2, headDim: 64, segmentLength: 512 });
         if (i % 20 === 0) { global.gc(); await sleep(1); }

@@ -1,6 +1,6 @@
 // What the built file asks of the machine it is loaded on.
 
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { root, run } from './run.js';
 
@@ -44,6 +44,43 @@ onLinux('the addon', () => {
     const names = symbols.split('\n').flatMap((line) => line.split(' ')[0] || []);
     expect(names).toContain('napi_register_module_v1');
     expect(names.filter((name) => !/^(napi|node_api)_/.test(name))).toEqual([]);
+  });
+});
+
+/** The architectures in nvcc's fat binaries: 'sm_90' for machine code, 'compute_80' for PTX. */
+function architectures(file: string): Set<string> {
+  const bytes = readFileSync(file);
+  const found = new Set<string>();
+  for (let at = bytes.indexOf('50ed55ba', 'hex'); at >= 0; at = bytes.indexOf('50ed55ba', at + 4, 'hex')) {
+    const begin = at + bytes.readUInt16LE(at + 6);
+    const end = begin + Number(bytes.readBigUInt64LE(at + 8));
+    for (let entry = begin; entry < end; ) {
+      const kind = { 1: 'compute', 2: 'sm' }[bytes.readUInt16LE(entry)];
+      found.add(`${kind}_${bytes.readUInt32LE(entry + 28)}`);
+      entry += bytes.readUInt32LE(entry + 4) + Number(bytes.readBigUInt64LE(entry + 8));
+    }
+  }
+  return found;
+}
+
+onLinux('the CUDA kernels', () => {
+  const cache = readFileSync(join(root, 'build-cmake/CMakeCache.txt'), 'utf8');
+  const option = (name: string) => new RegExp(`^${name}:\\w+=(.*)$`, 'm').exec(cache)?.[1];
+  const hasCuda =
+    option('INFINI_CUDA') !== 'OFF' && !/NOTFOUND$/.test(option('CMAKE_CUDA_COMPILER') ?? 'NOTFOUND');
+  const isRelease = option('INFINI_CUDA_ARCHITECTURES') === 'all';
+
+  (hasCuda ? test : test.skip)(
+    'have code of their own, and PTX for every other GPU (skipped without nvcc)',
+    () => {
+      const found = architectures(addon);
+      expect([...found]).toEqual(expect.arrayContaining(['compute_80', expect.stringMatching(/^sm_/)]));
+      if (isRelease) expect([...found].sort()).toEqual(['compute_80', 'sm_100', 'sm_120', 'sm_80', 'sm_90']);
+    },
+  );
+
+  test('leave the addon below 12 MB', () => {
+    expect(readFileSync(addon).length).toBeLessThan(12e6);
   });
 });
 

@@ -1,6 +1,6 @@
 // Packs the package as `npm publish` would, installs it in an empty folder as a user would, and uses it there.
 
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { root, run, runTool } from './run.js';
@@ -31,6 +31,12 @@ const typedUsage = `
     v: new Float32Array(2),
   });
   out.then((tensor) => console.log(tensor.length));
+  const tensor: DeviceTensor = device.tensor([1, 1, 2], 'float32', new Float32Array(device.hostBuffer(8)));
+  const inPlace: Promise<DeviceTensor> = stream.attend({ q: tensor, k: tensor, v: tensor }, { out: tensor });
+  inPlace.catch((error: InfiniError) => console.log(error.code));
+  using batch: Batch = device.createBatch([stream]);
+  const step: Tensor = batch.stepSync({ q: tensor, k: tensor, v: tensor });
+  device.attendBatch([{ stream, q: tensor, k: tensor, v: step }]).then(([{ status }]) => console.log(status));
 `;
 
 /** Runs a file in the user's folder; only the prebuild may be loaded. */
@@ -62,8 +68,16 @@ describe('the published package', () => {
     expect(readdirSync(join(installed, 'lib'), { recursive: true })).toEqual(
       expect.not.arrayContaining([expect.stringMatching(/\.m?ts$/)]), // the demo's text only
     );
-    const prebuilds = readdirSync(join(installed, 'prebuilds'), { recursive: true });
-    expect(prebuilds.filter((file) => String(file).endsWith('.node'))).toHaveLength(1);
+    const addons = readdirSync(installed, { recursive: true }).filter((file) =>
+      String(file).endsWith('.node'),
+    );
+    expect(addons).toEqual([expect.stringMatching(/^prebuilds\W/)]); // not the one that emulates CUDA
+    expect(statSync(join(installed, String(addons[0]))).size).toBeLessThan(12e6);
+  });
+
+  test('knows nothing of the test device', () => {
+    writeFileSync(join(user, 'device.cjs'), `require('infini-stream').openDevice('cpu').close();`);
+    run(process.execPath, ['device.cjs'], { cwd: user, env: { INFINI_TEST_DEVICE: 'cuda-emulated' } });
   });
 
   test('has no install script', () => {
@@ -90,7 +104,9 @@ describe('the published package', () => {
       console.log(Object.keys(required).every((name) => required[name] === imported[name]), Object.keys(required).sort().join());
     `;
     writeFileSync(join(user, 'one.mjs'), script);
-    expect(runThere('one.mjs').trim()).toBe('true Device,MemoryStream,listDevices,openDevice');
+    expect(runThere('one.mjs').trim()).toBe(
+      'true Batch,Device,DeviceTensor,MemoryStream,listDevices,openDevice',
+    );
   });
 
   test('has a command, which finds the text of its demo', () => {
@@ -102,7 +118,8 @@ describe('the published package', () => {
   });
 
   test('has types for TypeScript users of both module systems', () => {
-    const importLine = `import { type Device, type MemoryStream, openDevice, type Tensor } from 'infini-stream';`;
+    const names = ['Batch', 'Device', 'DeviceTensor', 'InfiniError', 'MemoryStream', 'Tensor'];
+    const importLine = `import { openDevice, ${names.map((name) => `type ${name}`).join(', ')} } from 'infini-stream';`;
     for (const file of ['typed.mts', 'typed.cts']) writeFileSync(join(user, file), importLine + typedUsage);
     const types = ['--typeRoots', join(root, 'node_modules/@types'), '--types', 'node'];
     const options = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,esnext.disposable'];

@@ -1,0 +1,76 @@
+#include "backend/backend.h"
+
+#include <algorithm>
+
+#include "backend/batch_state.h"
+#include "backend/call_work.h"
+#include "backend/probe.h"
+#include "backend/stream_state.h"
+
+namespace infini::cuda {
+namespace {
+
+class CudaMemory final : public TensorMemory {
+ public:
+  CudaMemory(Block block, infini::Place place) : TensorMemory(block.data(), block.bytes(), place), block_(std::move(block)) {}
+
+ private:
+  Block block_;
+};
+
+}  // namespace
+
+CudaBackend::CudaBackend(Ledger& ledger, int gpu)
+    : Backend(ledger), device_(gpu, ledger), configurations_(device_), launcher_(device_) {}
+
+DeviceInfo CudaBackend::info() const { return describe(device_.index); }
+
+std::unique_ptr<StreamState> CudaBackend::create(const StreamConfig& config) {
+  const Device::Scope scope(device_);
+  device_.require_working();
+  return std::make_unique<CudaStreamState>(configurations_.find(config));
+}
+
+std::unique_ptr<BatchState> CudaBackend::create_batch(const StreamConfig&, std::vector<StreamState*> streams) {
+  const auto& first = static_cast<const CudaStreamState&>(*streams.front());
+  return std::make_unique<CudaBatchState>(first.configuration, streams);
+}
+
+std::shared_ptr<TensorMemory> CudaBackend::allocate_device(size_t bytes) {
+  const Device::Scope scope(device_);
+  Block block = device_.memory.take(bytes, &Ledger::tensor_bytes, "a tensor");
+  device_.clear(block.data(), bytes);
+  return std::make_shared<CudaMemory>(std::move(block), infini::Place::Device);
+}
+
+std::shared_ptr<TensorMemory> CudaBackend::allocate_host(size_t bytes, Account account) {
+  return std::make_shared<CudaMemory>(device_.pinned.take(bytes, account, "the tensors of one call"), infini::Place::Host);
+}
+
+void CudaBackend::write(TensorMemory& to, const void* from, size_t bytes) {
+  const Device::Scope scope(device_);
+  device_.upload(to.data(), from, bytes);
+}
+
+void CudaBackend::read(const TensorMemory& from, void* to, size_t bytes) {
+  const Device::Scope scope(device_);
+  device_.download(to, from.data(), bytes);
+}
+
+void CudaBackend::launch(Work* const* works, int count) {
+  const Device::Scope scope(device_);
+  device_.require_working();
+  std::lock_guard lock(device_.queue);
+  try {
+    std::vector<Request*> requests;
+    for (int i = 0; i < count; ++i) static_cast<CudaWork*>(works[i])->launch(requests);
+    launcher_.launch(requests);
+    const auto wanting = std::count_if(requests.begin(), requests.end(), [](const Request* one) { return one->cost > 0; });
+    device_.sharing = std::max(1, int(wanting));
+  } catch (...) {
+    device_.drain();  // what was enqueued uses memory that these works now let go of
+    throw;
+  }
+}
+
+}  // namespace infini::cuda

@@ -1,0 +1,45 @@
+// Streams of one configuration that step together, one token each, as one CUDA graph: the jobs (and the tensors that are
+// on the host) go down, the decoding kernel runs, failures (and an output for the host) come back. What changes from
+// step to step, positions and addresses, is in the jobs, so a graph is captured once for each way of the tensors.
+// Segments that a step fills are absorbed behind the graph, like those of any other call.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "backend/mail.h"
+#include "backend/stream_state.h"
+
+namespace infini::cuda {
+
+class CudaBatchState final : public BatchState {
+ public:
+  CudaBatchState(std::shared_ptr<Configuration> configuration, const std::vector<StreamState*>& streams);
+  ~CudaBatchState() override;
+
+  std::unique_ptr<Work> step(const Tensors& packed, const std::vector<Position>& positions) override;
+
+  // Where the parts of the mail are. Tensors on the device have none.
+  struct Layout {
+    size_t jobs = 0, inputs[3] = {}, failures = 0, output = 0, end = 0;
+    cudaGraphExec_t graph = nullptr;
+  };
+  // For tensors in these places; within a scope and under the queue's lock.
+  const Layout& layout(const Tensors& packed);
+
+  const std::shared_ptr<Configuration> configuration;
+  Device& device;
+  std::vector<CudaStreamState*> streams;
+  Mail mail;
+  cudaEvent_t stepped = nullptr;
+
+ private:
+  Layout make_layout(const Tensors& packed, bool host_output);
+  cudaGraphExec_t capture(const Layout& layout);
+
+  Block scratch_;
+  std::array<Layout, 16> layouts_;  // by the places of query, key, value and output
+  cudaStream_t capturing_ = nullptr;
+};
+
+}  // namespace infini::cuda

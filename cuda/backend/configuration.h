@@ -1,0 +1,59 @@
+// What all streams of one configuration on one device share: the shape that the kernels see and its tables.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "backend/device.h"
+#include "core/config.h"
+#include "launch.h"
+
+namespace infini::cuda {
+
+class Configuration {
+ public:
+  Configuration(Device& device, const StreamConfig& config, std::shared_ptr<const Block> rotary);
+
+  // A stream's memory: z, then M. Its open segment: keys, then values. Each begins at a multiple of 256 bytes.
+  size_t memory_bytes() const { return normalizer_bytes_ + size_t(config.matrix_elements()) * sizeof(float); }
+  size_t cache_bytes() const { return key_bytes_ + value_bytes_; }
+  double* normalizer(const Block& memory) const { return reinterpret_cast<double*>(memory.data()); }
+  float* matrix(const Block& memory) const { return reinterpret_cast<float*>(memory.data() + normalizer_bytes_); }
+  void* keys(const Block& cache) const { return cache.data(); }
+  void* values(const Block& cache) const { return cache.data() + key_bytes_; }
+
+  // The kernels' scratch for so many pieces and borders, and its parts.
+  size_t workspace_bytes(int64_t pieces, int64_t borders) const;
+  Workspace workspace(const Block& block, int64_t pieces, int64_t borders) const;
+
+  size_t element_bytes() const { return config.element_bytes(); }
+
+  Device& device;
+  const StreamConfig config;
+  Shape shape{};
+
+ private:
+  size_t normalizer_bytes_, key_bytes_, value_bytes_;
+  Block gate_;
+  std::shared_ptr<const Block> rotary_;
+};
+
+class Configurations {
+ public:
+  explicit Configurations(Device& device) : device_(device) {}
+  // The one that streams with this configuration share, for as long as there are any.
+  std::shared_ptr<Configuration> find(const StreamConfig& config);
+
+ private:
+  using Key = std::tuple<int, int, int, int, int, Rule, std::vector<double>, double, std::optional<double>, EmptyRead, DType>;
+  using RotaryKey = std::tuple<double, int, int>;
+  std::shared_ptr<const Block> rotary_table(double theta, int head_dim, int positions);
+
+  Device& device_;
+  std::mutex mutex_;
+  std::map<Key, std::weak_ptr<Configuration>> configurations_;
+  std::map<RotaryKey, std::weak_ptr<const Block>> rotary_tables_;
+};
+
+}  // namespace infini::cuda

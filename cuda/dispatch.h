@@ -1,0 +1,29 @@
+// From run-time values to template arguments, in this one place.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/elements.cuh"
+#include "launch.h"
+
+namespace infini::cuda {
+
+// body(std::type_identity<T>) with the type of the stream's elements.
+template <class Body> auto dispatch_element(Element element, Body body) {
+  switch (element) {
+    case Element::Float32: return body(std::type_identity<float>());
+    case Element::BFloat16: return body(std::type_identity<bfloat16>());
+    default: return body(std::type_identity<float16>());
+  }
+}
+
+// body(std::type_identity<T>, std::integral_constant<int, kDim>) with the bucket that holds `dim`.
+template <class Body> auto dispatch(Element element, int dim, Body body) {
+  return dispatch_element(element, [&](auto type) {
+    if (dim <= 64) return body(type, std::integral_constant<int, 64>());
+    if (dim <= 128) return body(type, std::integral_constant<int, 128>());
+    return body(type, std::integral_constant<int, 256>());
+  });
+}
+
+}  // namespace infini::cuda

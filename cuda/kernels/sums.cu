@@ -1,0 +1,382 @@
+// B = sigma(K)^T V and G = sigma(K)^T P (kernels/state.cuh): what the tokens of a segment add to the memory.
+//
+//   in   keys and values of the segment that ends at each border, its key_sums, and z before it (normalizers)
+//   out  sums[border][kv_head][chunk][padded head_dim][padded value_dim + padded head_dim if delta]: B | G, float32,
+//        row i in units of key_unit(key_sums[i]); zero where padded. G is left alone where no memory precedes the segment.
+// A block owns all rows of one slab of columns, of B or of G, of one chunk (or of all: Workspace::whole_sums). It goes
+// through the tokens in steps: the next step's rows arrive (cp.async) while this one's keys become sigma in place and are
+// multiplied on tensor cores.
+// 16-bit streams: sigma is a pair of bfloat16, high + low, never one; values are exact, as one bfloat16 or (float16) a
+// pair; shares are one bfloat16, or a pair where G sums too few of them (kEnoughShares) for their errors to average out.
+// float32 streams multiply float32. Accumulators start from zero in every chunk.
+// Memory, for each segment: N (head_dim + value_dim) elements read (the keys of further slabs come from the L2 cache)
+// and 4 head_dim (value_dim + head_dim) bytes written for each chunk, or for all.
+#include <algorithm>
+#include <type_traits>
+
+#include "dispatch.h"
+#include "kernels/fragments.cuh"
+#include "kernels/pieces.cuh"
+#include "kernels/state.cuh"
+#include "tiles.h"
+
+namespace infini::cuda {
+namespace {
+
+// What a thread converts of a row: eight numbers, one chunk of 16-bit elements or two of float32. The two are half a
+// row apart, so that neighbours in a warp meet different banks.
+template <class T> struct Eight {
+  static constexpr int kPerChunk = 16 / int(sizeof(T)), kChunks = 8 / kPerChunk;
+  float x[kChunks][kPerChunk];
+
+  template <int kColumns> __device__ void load(const Tile<T, kColumns>& tile, int row, int lane) {
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      const int4 chunk = *reinterpret_cast<const int4*>(tile.data + tile.offset(row, lane + c * (kColumns / 8)));
+      const int words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+#pragma unroll
+      for (int i = 0; i < kPerChunk; ++i) x[c][i] = element(uint32_t(words[i * int(sizeof(T)) / 4]), i);
+    }
+  }
+  // The same columns of a row of float32.
+  __device__ void load(const float4* row, int lane, int lanes) {
+#pragma unroll
+    for (int i = 0; i < 8; i += 4) {
+      const float4 four = row[(lane + i / kPerChunk * lanes) * (kPerChunk / 4) + i % kPerChunk / 4];
+      float* const to = &x[i / kPerChunk][i % kPerChunk];
+      to[0] = four.x;
+      to[1] = four.y;
+      to[2] = four.z;
+      to[3] = four.w;
+    }
+  }
+  // Which column each number is.
+  template <int kColumns> __device__ static int column(int lane, int c, int i) {
+    return (lane + c * (kColumns / 8)) * kPerChunk + i;
+  }
+
+ private:
+  __device__ static float element(uint32_t word, int i) {
+    const uint16_t half = uint16_t(word >> (i % 2 * 16));
+    if constexpr (std::is_same_v<T, float>) {
+      return __uint_as_float(word);
+    } else if constexpr (std::is_same_v<T, bfloat16>) {
+      return to_float(__ushort_as_bfloat16(half));
+    } else {
+      return to_float(__ushort_as_half(half));
+    }
+  }
+};
+
+template <int kColumns>
+__device__ __forceinline__ void store(const Tile<float, kColumns>& tile, int row, int chunk, const float (&x)[4]) {
+  *reinterpret_cast<float4*>(tile.data + tile.offset(row, chunk)) = {x[0], x[1], x[2], x[3]};
+}
+// To the nearest bfloat16.
+template <int kColumns>
+__device__ __forceinline__ void store(const Tile<bfloat16, kColumns>& tile, int row, int chunk, const float (&x)[8]) {
+  uint32_t words[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) words[i] = pack_rounded<bfloat16>(x[2 * i], x[2 * i + 1]);
+  *reinterpret_cast<uint4*>(tile.data + tile.offset(row, chunk)) = {words[0], words[1], words[2], words[3]};
+}
+// As float32 or as a pair of bfloat16.
+template <int kColumns>
+__device__ __forceinline__ void store_exactly(const Tile<float, kColumns>& tile, const Tile<float, kColumns>&, int row,
+                                              int chunk, const float (&x)[4]) {
+  store(tile, row, chunk, x);
+}
+template <int kColumns>
+__device__ __forceinline__ void store_exactly(const Tile<bfloat16, kColumns>& high, const Tile<bfloat16, kColumns>& low,
+                                              int row, int chunk, const float (&x)[8]) {
+  uint32_t highs[4], lows[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const Bfloat16Pair a = split(x[2 * i]), b = split(x[2 * i + 1]);
+    highs[i] = pack(a.high, b.high);
+    lows[i] = pack(a.low, b.low);
+  }
+  *reinterpret_cast<uint4*>(high.data + high.offset(row, chunk)) = {highs[0], highs[1], highs[2], highs[3]};
+  *reinterpret_cast<uint4*>(low.data + low.offset(row, chunk)) = {lows[0], lows[1], lows[2], lows[3]};
+}
+
+// One row's sum or maximum over the kLanes neighbouring threads that hold it.
+template <int kLanes> __device__ __forceinline__ float row_sum(float x) {
+#pragma unroll
+  for (int distance = 1; distance < kLanes; distance *= 2) x += __shfl_xor_sync(~0u, x, distance);
+  return x;
+}
+template <int kLanes> __device__ __forceinline__ float row_max(float x) {
+#pragma unroll
+  for (int distance = 1; distance < kLanes; distance *= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, distance));
+  return x;
+}
+
+// segment_length * head_dim, above which one bfloat16 for each share costs M less than 1e-5.
+constexpr int kEnoughShares = 16384;
+
+// Where a block reads and writes.
+template <class T> struct Places {
+  SegmentRows<T> keys, values;
+  float* sums;  // the first of its own
+  int columns;  // of its slab that exist, padded ones too
+};
+
+// The constants of an instance.
+template <class T, int kDim> struct Sums {
+  static constexpr SumsTile kTile = sums_tile(kDim);
+  static constexpr int kThreads = kTile.threads(kDim);
+  static constexpr int kBlocks = sizeof(T) == 2 ? kTile.blocks : 1;
+  static constexpr int kLeftBytes = Tile<T, kDim>::bytes(kTile.tokens), kRightBytes = Tile<T, kTile.slab>::bytes(kTile.tokens);
+  static constexpr bool kPairs = !std::is_same_v<T, float>;        // sigma is high + low
+  static constexpr bool kValuePairs = std::is_same_v<T, float16>;  // and so are values
+  using Operand = std::conditional_t<kPairs, bfloat16, float>;
+};
+
+template <class T, int kDim>
+__global__ void __launch_bounds__(Sums<T, kDim>::kThreads, Sums<T, kDim>::kBlocks)
+    sums_kernel(const Shape shape, const Job* jobs, const Place* borders, const Workspace workspace, const int parts) {
+  using Constants = Sums<T, kDim>;
+  using Operand = typename Constants::Operand;
+  constexpr SumsTile kTile = Constants::kTile;
+  constexpr int kThreads = Constants::kThreads, kSlab = kTile.slab, kStep = kTile.tokens;
+  constexpr int kLeftBytes = Constants::kLeftBytes, kRightBytes = Constants::kRightBytes;
+  constexpr bool kPairs = Constants::kPairs, kValuePairs = Constants::kValuePairs;
+
+  // ---- Which block this is.
+  const int value_slabs = (shape.value_dim + kSlab - 1) / kSlab;
+  const int slabs = value_slabs + (shape.delta ? (shape.head_dim + kSlab - 1) / kSlab : 0);
+  const int slab = int(blockIdx.x) % slabs, kv_head = int(blockIdx.x) / slabs % shape.kv_heads;
+  const int part = int(blockIdx.x) / slabs / shape.kv_heads % parts;
+  const int border = int(blockIdx.x) / slabs / shape.kv_heads / parts;
+  const Place place = borders[border];
+  const Job& job = jobs[place.job];
+  const bool gram = slab >= value_slabs;
+  if (gram && !job.absorbed && place.index == 0) return;
+  const int first_column = kSlab < kDim ? (gram ? slab - value_slabs : slab) * kSlab : 0;
+  const int begin = part * kChunkTokens;
+  const int end = parts > 1 ? min(begin + kChunkTokens, shape.segment_length) : shape.segment_length;
+
+  // ---- Shared memory. `left` and `right` are two steps of keys and values; in place they become operands. A block of G
+  // has no values, but shares there.
+  DYNAMIC_SHARED(shared);
+  unsigned char* const left = shared;
+  unsigned char* const right = left + 2 * kLeftBytes;
+  const Tile<Operand, kDim> left_low{right + 2 * kRightBytes};
+  const bool right_pairs = kPairs && (gram ? (long long)shape.segment_length * shape.head_dim < kEnoughShares : kValuePairs);
+  const Tile<Operand, kSlab> right_low{gram ? right + kRightBytes : left_low.data + kLeftBytes};
+
+  // Where things lie in global memory is kept in shared memory: registers are for sums.
+  SHARED_VARIABLE(places, Places<T>);
+  if (threadIdx.x == 0) {
+    const Piece piece = piece_of(job, shape, place.index);
+    const int rows = padded(shape.head_dim), value_columns = padded(shape.value_dim);
+    const int columns = value_columns + (shape.delta ? rows : 0);
+    places.keys = key_rows<T>(job, shape, piece, kv_head);
+    places.values = value_rows<T>(job, shape, piece, kv_head);
+    places.sums = workspace.sums + (((long long)border * shape.kv_heads + kv_head) * parts + part) * rows * columns +
+                  (gram ? value_columns : 0) + first_column;
+    places.columns = (gram ? rows : value_columns) - first_column;
+  }
+  __syncthreads();
+  const auto load = [&](int first, int stage) {
+    const SegmentRows<T> keys = places.keys;
+    load_rows<kThreads>(Tile<T, kDim>{left + stage * kLeftBytes}, kStep, shape.head_dim,
+                        [&](int row) { return first + row < end ? keys(first + row) : nullptr; });
+    if (!gram) {
+      const SegmentRows<T> values = places.values;
+      load_rows<kThreads>(Tile<T, kSlab>{right + stage * kRightBytes}, kStep, shape.value_dim - first_column,
+                          [&](int row) { return first + row < end ? values(first + row) + first_column : nullptr; });
+    }
+    ptx::cp_async_commit();
+  };
+  load(begin, 0);
+
+  // ---- Raw rows to operands. kLanes threads share a row of keys; padded columns have neither unit nor z.
+  using Key = Eight<T>;
+  constexpr int kLanes = kDim / 8;
+  const int lane = int(threadIdx.x) % kLanes;
+  SHARED_VARIABLE(inverse_units, float4[kDim / 4]);
+  SHARED_VARIABLE(normalizers, float4[kDim / 4]);
+  for (int i = int(threadIdx.x); i < kDim; i += kThreads) {
+    const bool exists = i < shape.head_dim;
+    const long long head = (long long)border * shape.kv_heads + kv_head;
+    const long long before = (long long)(job.first_piece + place.index) * shape.kv_heads + kv_head;
+    reinterpret_cast<float*>(inverse_units)[i] =
+        exists ? reciprocal(key_unit(workspace.key_sums[head * shape.head_dim + i])) : 0.0f;
+    reinterpret_cast<float*>(normalizers)[i] =
+        exists && gram ? workspace.normalizers[before * padded(shape.head_dim) + i] : 0.0f;
+  }
+  const auto convert = [&](int count, int stage) {
+    const Tile<T, kDim> raw{left + stage * kLeftBytes};
+    const Tile<Operand, kDim> high{raw.data};
+    const Tile<Operand, kSlab> shares{right};
+#pragma unroll 1
+    for (int row = int(threadIdx.x) / kLanes; row < kStep; row += kThreads / kLanes) {
+      Key key;
+      key.load(raw, row, lane);
+#pragma unroll
+      for (int c = 0; c < Key::kChunks; ++c) {
+#pragma unroll
+        for (int i = 0; i < Key::kPerChunk; ++i) key.x[c][i] = row < count ? sigma(key.x[c][i]) : 0.0f;
+      }
+      if (gram) {
+        Key share;
+        share.load(normalizers, lane, kLanes);
+        float most = 0.0f, mass = 0.0f;
+#pragma unroll
+        for (int c = 0; c < Key::kChunks; ++c) {
+#pragma unroll
+          for (int i = 0; i < Key::kPerChunk; ++i) most = fmaxf(most, stored(key.x[c][i], share.x[c][i]));
+        }
+        const float unit = row_scale(row_max<kLanes>(most));
+#pragma unroll
+        for (int c = 0; c < Key::kChunks; ++c) {
+#pragma unroll
+          for (int i = 0; i < Key::kPerChunk; ++i) {
+            share.x[c][i] *= stored(key.x[c][i], share.x[c][i]) * unit;
+            mass += share.x[c][i];
+          }
+        }
+        const float inverse = row_share(row_sum<kLanes>(mass));
+#pragma unroll
+        for (int c = 0; c < Key::kChunks; ++c) {
+#pragma unroll
+          for (int i = 0; i < Key::kPerChunk; ++i) share.x[c][i] *= inverse;
+          const int column = Key::template column<kDim>(lane, c, 0) - first_column;
+          if (column < 0 || column >= kSlab) continue;
+          if (right_pairs) {
+            store_exactly(shares, right_low, row, column / Key::kPerChunk, share.x[c]);
+          } else {
+            store(shares, row, column / Key::kPerChunk, share.x[c]);
+          }
+        }
+      }
+      Key scale;
+      scale.load(inverse_units, lane, kLanes);
+#pragma unroll
+      for (int c = 0; c < Key::kChunks; ++c) {
+#pragma unroll
+        for (int i = 0; i < Key::kPerChunk; ++i) key.x[c][i] *= scale.x[c][i];
+        store_exactly(high, left_low, row, lane + c * kLanes, key.x[c]);
+      }
+    }
+    if constexpr (kValuePairs) {
+      if (gram) return;
+      constexpr int kValueLanes = kSlab / 8;
+      const Tile<T, kSlab> raw_values{right + stage * kRightBytes};
+#pragma unroll 1
+      for (int i = int(threadIdx.x); i < kStep * kValueLanes; i += kThreads) {
+        Eight<T> value;
+        value.load(raw_values, i / kValueLanes, i % kValueLanes);
+        store_exactly(Tile<Operand, kSlab>{raw_values.data}, right_low, i / kValueLanes, i % kValueLanes, value.x[0]);
+      }
+    }
+  };
+
+  // ---- Products.
+  using Product = Fragments<Operand>;
+  constexpr int kWarpsDown = kDim / kTile.warp_rows;
+  constexpr int kRowTiles = kTile.warp_rows / 16, kColumnTiles = kTile.kWarpColumns / 8;
+  const int warp = int(threadIdx.x) / 32;
+  const int warp_row = warp % kWarpsDown * kTile.warp_rows, warp_column = warp / kWarpsDown * kTile.kWarpColumns;
+  float sum[kRowTiles][kColumnTiles][4];
+  const auto multiply = [&](int stage) {
+    const Tile<Operand, kDim> left_high{left + stage * kLeftBytes};
+    const int shift = warp_column * int(sizeof(Operand));  // a multiple of 128 bytes: the permutation stays the same
+    const Tile<Operand, kSlab> high_columns{right + (gram ? 0 : stage * kRightBytes) + shift};
+    const Tile<Operand, kSlab> low_columns{right_low.data + shift};
+#pragma unroll 1
+    for (int k = 0; k < kStep; k += 16) {
+      typename Product::A high[kRowTiles], rest[kRowTiles];
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m) {
+        Product::load_a_transposed(high[m], left_high, k, warp_row + 16 * m);
+        if constexpr (kPairs) Product::load_a_transposed(rest[m], left_low, k, warp_row + 16 * m);
+      }
+#pragma unroll
+      for (int n = 0; n < kColumnTiles; n += 2) {
+        typename Product::B b[2];
+        const auto add = [&](const typename Product::A(&a)[kRowTiles]) {
+#pragma unroll
+          for (int m = 0; m < kRowTiles; ++m) {
+            Product::multiply(sum[m][n], a[m], b[0]);
+            Product::multiply(sum[m][n + 1], a[m], b[1]);
+          }
+        };
+        Product::load_b_transposed(b, high_columns, k, 8 * n);
+        add(high);
+        if constexpr (kPairs) add(rest);
+        if (right_pairs) {
+          Product::load_b_transposed(b, low_columns, k, 8 * n);
+          add(high);
+        }
+      }
+    }
+  };
+
+  // ---- Sums to global memory, where padded ones are zero as their operands are.
+  const auto write = [&](bool add) {
+    const int rows = padded(shape.head_dim), columns = padded(shape.value_dim) + (shape.delta ? rows : 0);
+    float* const out = places.sums;
+    const int slab_columns = places.columns;
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < kColumnTiles; ++n) {
+        const int column = warp_column + 8 * n + 2 * (lane_id() % 4);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int row = warp_row + 16 * m + 8 * half + lane_id() / 4;
+          if (row >= rows || column >= slab_columns) continue;
+          float2& place_of = *reinterpret_cast<float2*>(out + (long long)row * columns + column);
+          const float2 before = add ? place_of : float2{0.0f, 0.0f};
+          place_of = {before.x + sum[m][n][2 * half], before.y + sum[m][n][2 * half + 1]};
+        }
+      }
+    }
+  };
+
+  const auto clear_sums = [&] {
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < kColumnTiles; ++n) clear(sum[m][n]);
+    }
+  };
+  clear_sums();
+#pragma unroll 1
+  for (int first = begin; first < end; first += kStep) {
+    const int stage = first / kStep % 2;
+    ptx::cp_async_wait<0>();
+    __syncthreads();  // this step is here, and everybody has left the one before
+    if (first + kStep < end) load(first + kStep, 1 - stage);
+    convert(end - first, stage);
+    __syncthreads();
+    multiply(stage);
+    if ((first + kStep) % kChunkTokens == 0 || first + kStep >= end) {
+      write(first >= begin + kChunkTokens);
+      clear_sums();
+    }
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_sums(const Shape& shape, const Job* jobs, const Place* borders, int border_count,
+                        const Workspace& workspace, cudaStream_t stream) {
+  if (border_count == 0) return cudaSuccess;
+  return dispatch(shape.element, std::max(shape.head_dim, shape.value_dim), [&](auto type, auto dim) {
+    using T = typename decltype(type)::type;
+    constexpr int kDim = decltype(dim)::value;
+    constexpr SumsTile kTile = sums_tile(kDim);
+    const int slabs = (shape.value_dim + kTile.slab - 1) / kTile.slab +
+                      (shape.delta ? (shape.head_dim + kTile.slab - 1) / kTile.slab : 0);
+    const int parts = workspace.whole_sums ? 1 : chunks(shape.segment_length);
+    return launch(sums_kernel<T, kDim>, dim3(unsigned(border_count * parts * shape.kv_heads * slabs)),
+                  dim3(unsigned(kTile.threads(kDim))), size_t(kTile.shared_bytes(kDim, shape.element)), stream, shape, jobs,
+                  borders, workspace, parts);
+  });
+}
+
+}  // namespace infini::cuda

@@ -1,0 +1,52 @@
+import { freezeConfig } from './config';
+import { fail } from './errors';
+import type { Books } from './job';
+import { native as addon, type NativeStream } from './native';
+import type { Place } from './operands';
+import type { ResolvedConfig } from './types';
+
+/** What a MemoryStream is made of: its class and the batches it is in work on this. */
+export class StreamCore implements Place, Books {
+  readonly config: ResolvedConfig;
+  /** Committed by the calls that have settled. */
+  tokens = 0;
+  /** Asynchronous calls that have not settled. */
+  pending = 0;
+
+  constructor(
+    readonly native: NativeStream,
+    /** The device's id. */
+    readonly device: string,
+  ) {
+    this.config = freezeConfig(addon.streamConfig(native));
+  }
+
+  begin(): void {
+    this.pending++;
+  }
+
+  end(): void {
+    this.pending--;
+  }
+
+  committed(tokens: number): void {
+    this.tokens = tokens;
+  }
+
+  checkDevice(device: string, name: string): void {
+    if (this.device === device) return;
+    throw fail(
+      'ERR_INVALID_ARG_TYPE',
+      `Expected a stream of '${device}' for "${name}" but received one of '${this.device}'`,
+    );
+  }
+
+  checkOpen(): void {
+    if (addon.streamClosed(this.native)) throw fail('ERR_CLOSED', 'Expected an open stream but it is closed');
+  }
+
+  checkIdle(method: string): void {
+    if (this.pending > 0)
+      throw fail('ERR_BUSY', `Expected no pending call for ${method}() but ${this.pending} have not settled`);
+  }
+}

@@ -1,0 +1,62 @@
+// Times the kernels, whole calls from JavaScript and, where PyTorch is there, other implementations, on the GPU of this
+// machine. Prints tables and writes bench/results/gpu-bench-<gpu>-<date>.json. Needs what `npm run build:gpu-tests` makes.
+//   npm run gpu:bench [-- --only kernels,calls,peers] [-- --kinds ... --segments ...: see bench/gpu/kernel_bench.cc]
+
+const path = require('node:path');
+const { spawnSync } = require('node:child_process');
+const { callTable, kernelTable, peerTable, withFloors } = require('../bench/gpu/table.cjs');
+const { built, gpu, has, root, writeResult } = require('./gpu/machine.cjs');
+
+/** The objects that a program prints, one a line; its other words and a bad ending go to stderr. */
+function objects(command, args) {
+  const { stdout, status, signal, error } = spawnSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const lines = (stdout ?? '').split('\n').filter((line) => line.startsWith('{'));
+  const failed = status !== 0;
+  if (failed) console.error(`${command} ${args.join(' ')}: ended with ${error?.code ?? signal ?? status}`);
+  return { lines: lines.map((line) => JSON.parse(line)), failed };
+}
+
+function main(args) {
+  const only = args[0] === '--only' ? args.splice(0, 2)[1].split(',') : ['kernels', 'calls', 'peers'];
+  const device = gpu();
+  if (!device) throw new Error('there is no CUDA device: `npx infini-stream devices` says why');
+  const result = { device: device.name, driver: device.driver, ...built(), date: new Date().toISOString() };
+  let cases = [];
+  let failed = false;
+
+  if (only.includes('kernels')) {
+    const bench = objects(path.join(root, 'build/gpu/kernel_bench'), args);
+    const [machine, ...measured] = bench.lines;
+    if (!machine) throw new Error('kernel_bench printed nothing');
+    cases = withFloors(machine, measured);
+    Object.assign(result, { machine, kernels: cases });
+    failed ||= bench.failed;
+    console.log(`${machine.device}: a copy moves ${machine.copyGigabytes} GB/s\n\n${kernelTable(cases)}\n`);
+  }
+  if (only.includes('calls')) {
+    const bench = objects(process.execPath, [path.join(root, 'bench/gpu/end-to-end.cjs'), 'cuda']);
+    result.calls = bench.lines;
+    failed ||= bench.failed;
+    console.log(`${callTable(bench.lines, cases)}\n`);
+  }
+  if (only.includes('peers') && has('python3')) {
+    const bench = objects('python3', [path.join(root, 'bench/peers/gpu_peers.py')]);
+    result.peers = bench.lines;
+    failed ||= bench.failed;
+    console.log(`${peerTable(bench.lines, cases)}\n`);
+  }
+  console.log(writeResult('gpu-bench', device.name, result));
+  process.exitCode = failed ? 1 : 0;
+}
+
+try {
+  main(process.argv.slice(2));
+} catch (error) {
+  console.error(`gpu:bench: ${error.message}`);
+  process.exitCode = 2;
+}

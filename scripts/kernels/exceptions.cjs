@@ -1,0 +1,3 @@
+// Instances that may keep data in local memory (spilled registers and arrays), each with the reason.
+
+module.exports = [];

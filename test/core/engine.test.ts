@@ -1,0 +1,40 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { SEED } from '../support/seeded';
+
+const root = path.join(__dirname, '..', '..');
+const core = path.join(root, 'native/core');
+
+/** engine.cc against the sources of native/core, under ThreadSanitizer where the compiler and the kernel allow it. */
+test('the engine keeps order and loses nothing, with units and with gathering, in a storm of calls', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'infini-engine-'));
+  const program = path.join(folder, 'engine');
+  const sources = readdirSync(core)
+    .filter((name) => name.endsWith('.cc'))
+    .map((name) => path.join(core, name));
+  const run = (...sanitizer: string[]) => {
+    const flags = ['-std=c++20', '-O1', '-g', ...sanitizer, `-I${path.join(root, 'native')}`, '-pthread'];
+    const made = spawnSync(
+      process.env.CXX ?? 'c++',
+      [...flags, path.join(__dirname, 'engine.cc'), ...sources, '-o', program],
+      { encoding: 'utf8' },
+    );
+    if (made.status !== 0) return { status: made.status, output: made.stderr };
+    const { status, stdout, stderr } = spawnSync(program, [String(SEED), '40'], {
+      encoding: 'utf8',
+      timeout: 120_000,
+    });
+    return { status, output: stdout + stderr };
+  };
+  try {
+    let result = run('-fsanitize=thread');
+    if (/cannot find|unsupported option|FATAL: ThreadSanitizer/.test(result.output)) result = run();
+    if (result.status !== 0 || /WARNING/.test(result.output))
+      throw new Error(`[repeat with SEED=${SEED}] status ${result.status}\n${result.output.slice(0, 4000)}`);
+    expect(result.output.match(/^ok/gm)).toHaveLength(2);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}, 240_000);

@@ -1,0 +1,30 @@
+// The runtime's own state: errors, and what a stream does with work.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "emulation/runtime_api.h"
+
+namespace infini::emulation {
+
+// The error after which every call fails, or cudaSuccess.
+cudaError_t sticky_error();
+// Makes it this thread's latest error, and returns it.
+cudaError_t note(cudaError_t error);
+// An error that the emulation found: kept for last_report(), and thrown where the settings say so.
+cudaError_t raise(cudaError_t error, const std::string& report);
+cudaError_t raise_sticky(cudaError_t error, const std::string& report);
+
+// Does the work now, or when the graph that is being captured is launched.
+cudaError_t enqueue(cudaStream_t stream, std::function<cudaError_t()> work);
+// Whether a capture is under way that this call would break.
+bool breaks_capture();
+
+// What cudaFuncSetAttribute allowed.
+size_t shared_limit(const void* kernel);
+
+// Counts a launch; true when it is the one that shall fail.
+bool launch_is_doomed();
+
+}  // namespace infini::emulation
