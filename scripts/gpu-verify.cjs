@@ -1,5 +1,5 @@
-// Everything that only a GPU can tell, on a machine that has one: Node, the addon and build/gpu are enough (made
-// elsewhere by `npm run build:gpu-tests`), no compiler. Writes bench/results/gpu-verify-<gpu>-<date>.json, and the
+// Everything that only a GPU can tell, on a machine that has one, Node and a driver, but no compiler: the working tree
+// comes with node_modules, dist and build, made elsewhere by `npm run build:gpu-tests`. Writes bench/results/gpu-verify-<gpu>-<date>.json, and the
 // golden results of the PTX wrappers, which the host's tests compare the emulation with.
 //   npm run gpu:verify [-- --only golden,kernels,repeats,suite,sanitizer]
 

@@ -36,10 +36,9 @@ struct Scale {
 template <class T> __device__ __forceinline__ Scale split_scale(float scale) {
   constexpr float kLog2E = 1.44269504f;
   float query = 1.0f, score = scale * kLog2E;
-  if (!std::is_same_v<T, float16> && scale < 1.0f && scale > 1e-30f) {
-    const uint32_t bits = __float_as_uint(scale);
-    query = __uint_as_float(bits & 0x7f800000u);
-    score = __uint_as_float((bits & 0x007fffffu) | 0x3f800000u) * kLog2E;
+  if (!std::is_same_v<T, float16> && scale < 1.0f) {
+    query = fmaxf(__uint_as_float(__float_as_uint(scale) & 0x7f800000u), 0x1p-64f);  // and q stays a normal number
+    score = scale / query * kLog2E;
   }
   return {query, score, fminf(kSlack / score, 3e38f)};
 }

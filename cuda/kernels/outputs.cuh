@@ -19,6 +19,7 @@ __device__ __forceinline__ void write_rows(const float (&acc)[kStrips][kDim / 8]
                                            long long first_token, RowOf row_of) {
   using Shared = Tile<T, kDim>;
   const int lane = lane_id(), g = lane >> 2, t = lane & 3;
+  __syncwarp();  // the rows of the stage have been read
 #pragma unroll
   for (int strip = 0; strip < kStrips; ++strip) {
 #pragma unroll

@@ -562,8 +562,10 @@ TEST(decode_many_streams) {
   auto random = check::random();
   const Config config = {.element = Element::Float32, .heads = 1024, .kv_heads = 1024, .head_dim = 1, .value_dim = 1,
                          .segment_length = 4};
-  Stream idle = make_stream(config, 0, false, random), busy = make_stream(config, 2, true, random);
-  Call nothing = make_call(config, 0, random), call = make_call(config, 1, random);
+  Draws draws;
+  draws.value = [](Random& random) { return 1 + std::abs(normal()(random)); };  // heads of one number: it must not cancel
+  Stream idle = make_stream(config, 0, false, random), busy = make_stream(config, 2, true, random, draws);
+  Call nothing = make_call(config, 0, random), call = make_call(config, 1, random, draws);
   std::vector<Stream*> streams(66, &idle);
   std::vector<Call*> calls(66, &nothing);
   streams.back() = &busy;

@@ -160,6 +160,28 @@ __global__ void one_line_barrier(int* results) {
   results[threadIdx.x] = 1;
 }
 
+__global__ void read_and_write(int* results) {
+  SHARED_VARIABLE(value, int);
+  if (threadIdx.x == 0) value = 3;
+  __syncthreads();
+  if (threadIdx.x == 0) results[0] = value;
+  if (threadIdx.x == 5) results[1] = value;
+  if (threadIdx.x == 40) value = 4;
+}
+
+TEST(races_are_found_in_either_order) {
+  if (!kRace) return;
+  DeviceArray<int> results(2);
+  const auto run = [&](infini::emulation::Schedule schedule) {
+    settings.schedule = schedule;
+    const std::string report = report_of([&] { (void)launch(read_and_write, 1, 64, 0, nullptr, results.get()); });
+    settings.schedule = infini::emulation::Schedule::InOrder;
+    return report;
+  };
+  CHECK_REPORT(run(infini::emulation::Schedule::InOrder), "write by thread 40, with no barrier since the read by thread");
+  CHECK_REPORT(run(infini::emulation::Schedule::Reverse), "read by thread 5, with no barrier since the write by thread 40");
+}
+
 TEST(divergent_barriers) {
   DeviceArray<int> results(64);
   for (auto schedule : {infini::emulation::Schedule::InOrder, infini::emulation::Schedule::Reverse}) {
@@ -215,7 +237,16 @@ __global__ void misuse_warp(int fault, int* results) {
     case 5:  // a lane leaves while the others wait for it
       if (lane < 31) results[lane] = __shfl_sync(~0u, int(lane), 0);
       break;
+    case 6:  // the block has fewer threads
+      results[lane] = __shfl_sync(~0u, int(lane), 0);
+      break;
   }
+}
+
+TEST(a_mask_names_no_lanes_that_do_not_exist) {
+  DeviceArray<int> results(32);
+  const auto run = [&] { (void)launch(misuse_warp, 1, 20, 0, nullptr, 6, results.get()); };
+  CHECK_REPORT(report_of(run), "lanes fff00000 of the mask have exited or do not exist");
 }
 
 TEST(misused_collectives) {
@@ -263,6 +294,22 @@ __global__ void copy_and_overwrite(const float* values, float* results) {
   ptx::cp_async_commit();
   ptx::cp_async_wait<0>();
   results[0] = reinterpret_cast<float*>(memory)[1];
+}
+
+__global__ void clear_twice(float* results) {
+  DYNAMIC_SHARED(memory);
+  float* floats = reinterpret_cast<float*>(memory);
+  for (int i = 0; i < 4; ++i) floats[i] = 0;
+  ptx::cp_async16(ptx::shared_address(memory), results, 0);
+  ptx::cp_async_commit();
+  results[0] = floats[0];
+}
+
+TEST(what_a_cp_async_overwrites_is_gone_at_once) {
+  DeviceArray<float> results(std::vector<float>(4, 1));
+  const std::string report = report_of([&] { CHECK_CUDA(launch(clear_twice, 1, 1, 16, nullptr, results.get())); });
+  if (kRace) CHECK_REPORT(report, "read of bytes that a cp.async is writing");
+  else CHECK(std::isnan(results.download()[0]));
 }
 
 TEST(write_under_a_cp_async) {
@@ -457,6 +504,10 @@ __global__ void share_between_blocks(int fault, int* data, unsigned* ticket, int
     case 4:  // neighbours in one word
       reinterpret_cast<unsigned short*>(data)[thread * 3 + block] = 1;
       break;
+    case 6:  // the one who writes has read, too
+      result[block * 32 + thread] = data[thread];
+      if (block == 2) data[thread] = 1;
+      break;
     case 5:  // within a block, without a barrier
       data[block * 32 + thread] = 1;
       result[block * 32 + thread] = data[block * 32 + (thread ^ 1)];
@@ -474,7 +525,7 @@ TEST(races_in_global_memory) {
   };
   check::each_schedule([&] {
     for (int fault : {0, 4}) CHECK(report(fault).empty());
-    for (int fault : {1, 2, 3, 5}) CHECK_REPORT(report(fault), "race in global memory");
+    for (int fault : {1, 2, 3, 5, 6}) CHECK_REPORT(report(fault), "race in global memory");
   });
 }
 

@@ -20,7 +20,7 @@ const [headDim, segmentLength, tokens] = emulated ? [16, 64, 256] : [128, 2048, 
  * Runs a program in a Node process of its own. What it finds there: `open()`, the device; `large()`, a stream with a
  * call of some seconds pending, in arrays or (given a device) in device tensors; `small()`; `worker(body)`.
  */
-export function run(program: string, args: string[] = []): Promise<Ending> {
+export function run(program: string, args: string[] = [], env: Record<string, string> = {}): Promise<Ending> {
   const prelude = `
     const { openDevice } = require(${JSON.stringify(root)});
     const { Worker, isMainThread, parentPort } = require('node:worker_threads');
@@ -44,6 +44,7 @@ export function run(program: string, args: string[] = []): Promise<Ending> {
   const start = Date.now();
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [...args, '-e', source], {
+      env: { ...process.env, ...env },
       timeout: 60_000,
       killSignal: 'SIGKILL',
     });

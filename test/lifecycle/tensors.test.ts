@@ -115,9 +115,9 @@ test('pending reads, batches and steps keep the process alive; idle ones do not'
 });
 
 test.each([
-  ['process.exit', 'process.exit(0)', 0],
-  ['an uncaught error', 'throw new Error("mine")', 1],
-])('%s in mid-work ends at once and cleanly', async (_, end, code) => {
+  ['process.exit', 'process.exit(0)', 0, /^at work\n$/],
+  ['an uncaught error', 'throw new Error("mine")', 1, /^at work\n[\s\S]*mine/],
+])('%s in mid-work ends at once and cleanly', async (_, end, code, output) => {
   const ending = await run(`
     const device = open();
     const { stream, tensor, out } = large(device);
@@ -127,9 +127,9 @@ test.each([
     batch.step({ q: rows, k: rows, v: rows });
     device.attendBatch(others.map(({ stream, input }) => ({ stream, ...input })));
     tensor.read();
-    setTimeout(() => { ${end}; }, 30);
+    setTimeout(() => { console.log('at work'); ${end}; }, 30);
   `);
-  expect(ending).toMatchObject({ code, signal: null });
+  expect(ending).toMatchObject({ code, signal: null, output: expect.stringMatching(output) });
   expect(ending.milliseconds).toBeLessThan(10_000);
 });
 

@@ -17,6 +17,8 @@ constexpr size_t kPage = 4096, kAlignment = 16;
 constexpr size_t kReserved = size_t(256) << 30;  // of address space
 constexpr unsigned char kCanary = 0xA5;
 
+constexpr size_t kRemembered = 1024;  // freed allocations, for reports
+
 struct Allocation {
   unsigned char* begin;
   size_t bytes;
@@ -24,54 +26,53 @@ struct Allocation {
   size_t mapped;
   bool live;
 };
+using Allocations = std::map<size_t, Allocation>;  // by offset of the pages
 
 struct Heap {
   unsigned char* base = nullptr;
-  size_t top = 0;                            // offset where the next allocation is tried
-  std::map<size_t, Allocation> allocations;  // by offset of the pages, live ones and freed ones
-  const Allocation* latest = nullptr;        // found by the latest look-up
-  size_t live_bytes = 0, live_count = 0;
+  size_t top = 0;  // offset where the next allocation is tried
+  Allocations live, freed;
+  const Allocation* latest = nullptr;  // found by the latest look-up
+  size_t live_bytes = 0;
 };
 Heap& heap = *new Heap;
 
-// A gap of `bytes` (whole pages, guard page included) at or after the top; the freed there are forgotten.
+// Moves the top to a gap of `bytes`: whole pages, a guard page included.
 bool find_gap(size_t bytes) {
   for (int turn = 0; turn < 2; ++turn) {
-    for (auto next = heap.allocations.lower_bound(heap.top); heap.top + bytes <= kReserved;) {
-      while (next != heap.allocations.end() && !next->second.live && next->first < heap.top + bytes) {
-        next = heap.allocations.erase(next);
-      }
-      if (next == heap.allocations.end() || next->first >= heap.top + bytes) return true;
+    for (auto next = heap.live.lower_bound(heap.top); heap.top + bytes <= kReserved; ++next) {
+      if (next == heap.live.end() || next->first >= heap.top + bytes) return true;
       heap.top = next->first + next->second.mapped + kPage;
-      ++next;
     }
     heap.top = kPage;
   }
   return false;
 }
 
-// The allocation that the address lies in or next to.
+// The allocation that the offset lies in, or in the guard page behind it.
+const Allocation* covering(const Allocations& allocations, size_t offset) {
+  const auto after = allocations.upper_bound(offset);
+  if (after == allocations.begin()) return nullptr;
+  const auto before = std::prev(after);
+  return offset < before->first + before->second.mapped + kPage ? &before->second : nullptr;
+}
+
 const Allocation* nearest(const void* address) {
   const size_t offset = size_t(static_cast<const unsigned char*>(address) - heap.base);
-  auto after = heap.allocations.upper_bound(offset);
-  if (after == heap.allocations.begin()) return after == heap.allocations.end() ? nullptr : &after->second;
-  const Allocation* before = &std::prev(after)->second;
-  if (after == heap.allocations.end() || offset < size_t(before->pages - heap.base) + before->mapped + kPage) {
-    return before;
-  }
-  return &after->second;
+  if (const Allocation* allocation = covering(heap.live, offset)) return allocation;
+  if (const Allocation* allocation = covering(heap.freed, offset)) return allocation;
+  const auto after = heap.live.upper_bound(offset);
+  return after == heap.live.end() ? nullptr : &after->second;
+}
+
+bool holds(const Allocation& allocation, const void* address) {
+  return address >= allocation.begin && address < allocation.begin + allocation.bytes;
 }
 
 const Allocation* live_at(const void* address) {
-  if (heap.latest && address >= heap.latest->begin && address < heap.latest->begin + heap.latest->bytes) {
-    return heap.latest;
-  }
-  const Allocation* allocation = nearest(address);
-  if (!allocation || !allocation->live || address < allocation->begin ||
-      address >= allocation->begin + allocation->bytes) {
-    return nullptr;
-  }
-  return heap.latest = allocation;
+  if (heap.latest && holds(*heap.latest, address)) return heap.latest;
+  const Allocation* allocation = covering(heap.live, size_t(static_cast<const unsigned char*>(address) - heap.base));
+  return allocation && holds(*allocation, address) ? heap.latest = allocation : nullptr;
 }
 
 // The first byte of [begin, end) that is not as it was left; then it is so again, and reported once.
@@ -112,31 +113,32 @@ void* allocate_device(size_t bytes) {
   std::memset(begin + bytes, kCanary, padded - bytes);
   forbid(pages, mapped);
   allow(begin, bytes);
-  heap.allocations[heap.top] = {begin, bytes, pages, mapped, true};
+  heap.freed.erase(heap.freed.lower_bound(heap.top), heap.freed.lower_bound(heap.top + mapped + kPage));
+  heap.live[heap.top] = {begin, bytes, pages, mapped, true};
   heap.top += mapped + kPage;
   heap.live_bytes += bytes;
-  ++heap.live_count;
   return begin;
 }
 
 bool free_device(void* address) {
   if (!is_device_address(address)) return false;
-  auto found = heap.allocations.upper_bound(size_t(static_cast<unsigned char*>(address) - heap.base));
-  if (found == heap.allocations.begin()) return false;
-  Allocation& allocation = std::prev(found)->second;
-  if (!allocation.live || allocation.begin != address) return false;
+  const Allocation* found = live_at(address);
+  if (!found || found->begin != address) return false;
+  auto node = heap.live.extract(size_t(found->pages - heap.base));
+  Allocation& allocation = node.mapped();
   allocation.live = false;
   heap.latest = nullptr;
   heap.live_bytes -= allocation.bytes;
-  --heap.live_count;
   allow(allocation.pages, allocation.mapped);
   madvise(allocation.pages, allocation.mapped, MADV_DONTNEED);
   mprotect(allocation.pages, allocation.mapped, PROT_NONE);
+  heap.freed.insert(std::move(node));
+  if (heap.freed.size() > kRemembered) heap.freed.erase(heap.freed.begin());
   return true;
 }
 
 size_t device_bytes() { return heap.live_bytes; }
-size_t device_allocations() { return heap.live_count; }
+size_t device_allocations() { return heap.live.size(); }
 
 bool is_device_address(const void* address) {
   return heap.base && address >= heap.base && address < heap.base + kReserved;
@@ -164,8 +166,7 @@ void check_device_range(const void* address, size_t bytes, const char* what, Sit
 }
 
 std::string find_damage() {
-  for (const auto& [offset, allocation] : heap.allocations) {
-    if (!allocation.live) continue;
+  for (const auto& [offset, allocation] : heap.live) {
     if (const unsigned char* byte = damaged_byte(allocation)) return describe_device_address(byte);
   }
   return "";
