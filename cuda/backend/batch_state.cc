@@ -51,9 +51,7 @@ class StepWork final : public CudaWork {
     }
     layout_ = &batch_.layout(packed_);
     write_jobs();
-    Device& device = batch_.device;
-    device.check(cudaGraphLaunch(layout_->graph, device.computing));
-    device.check(cudaEventRecord(batch_.stepped, device.computing));
+    batch_.launch(*layout_);
     under_way_ = true;
     for (size_t i = 0; i < full_.size(); ++i) {
       absorptions_[i] = absorption(full_[i], memories_[i]);
@@ -175,7 +173,7 @@ class StepWork final : public CudaWork {
   const std::vector<Position> positions_;
   std::vector<size_t> full_;      // the streams whose segment this token fills
   std::vector<Block> memories_;   // theirs after it
-  const CudaBatchState::Layout* layout_ = nullptr;  // null: not launched yet
+  CudaBatchState::Layout* layout_ = nullptr;  // null: not launched yet
   bool under_way_ = false;
   std::vector<Request> absorptions_;
   int64_t failed_stream_ = -1;
@@ -194,11 +192,11 @@ CudaBatchState::CudaBatchState(std::shared_ptr<Configuration> given, const std::
   const int64_t bytes = decode_scratch_bytes(configuration->shape, int(streams.size()), 1);
   scratch_ = device.memory.take(size_t(bytes), &Ledger::scratch_bytes, "the scratch of a batch");
   device.clear(scratch_.data(), size_t(bytes));
+  // The places differ from step to step, the mail's memory stays where it is, which the graphs rely on.
+  for (int places = 0; places < int(layouts_.size()); ++places) layouts_[places] = make_layout(places);
+  mail.open();
   device.check(cudaStreamCreateWithFlags(&capturing_, cudaStreamNonBlocking));
   device.check(cudaEventCreateWithFlags(&stepped, cudaEventBlockingSync | cudaEventDisableTiming));
-  // The mail for any places: its memory stays where it is, which the graphs rely on.
-  make_layout(Tensors(), true);
-  mail.open();
 }
 
 CudaBatchState::~CudaBatchState() {
@@ -210,33 +208,46 @@ CudaBatchState::~CudaBatchState() {
   if (stepped) cudaEventDestroy(stepped);
 }
 
-CudaBatchState::Layout CudaBatchState::make_layout(const Tensors& packed, bool host_output) {
+// Bits of `places`: whether query, key, value and output are on the host. The last layout has room for all.
+CudaBatchState::Layout CudaBatchState::make_layout(int places) {
   const StreamConfig& config = configuration->config;
   const int64_t count = int64_t(streams.size());
-  const infini::Place places[] = {packed.query_place, packed.key_place, packed.value_place};
   const int64_t widths[] = {config.query_width(), config.key_width(), config.value_width()};
   Layout layout;
   mail.clear();
   layout.jobs = mail.place(streams.size() * sizeof(Job));
   for (int i = 0; i < 3; ++i) {
-    layout.inputs[i] = mail.place(places[i] == infini::Place::Host ? bytes_of(*configuration, count, widths[i]) : 0);
+    if (places >> i & 1) layout.inputs[i] = mail.place(bytes_of(*configuration, count, widths[i]));
   }
   layout.failures = mail.place(streams.size() * sizeof(Failure));
   layout.output = mail.place(bytes_of(*configuration, count, config.output_width()));
-  layout.end = host_output ? mail.bytes() : layout.output;
+  layout.end = places >> 3 & 1 ? mail.bytes() : layout.output;
   return layout;
 }
 
-const CudaBatchState::Layout& CudaBatchState::layout(const Tensors& packed) {
-  const bool host_output = packed.output_place == infini::Place::Host;
+CudaBatchState::Layout& CudaBatchState::layout(const Tensors& packed) {
   auto bit = [](infini::Place place, int at) { return place == infini::Place::Host ? 1 << at : 0; };
-  Layout& layout = layouts_[bit(packed.query_place, 0) | bit(packed.key_place, 1) | bit(packed.value_place, 2) |
-                            bit(packed.output_place, 3)];
-  if (!layout.graph) {
-    layout = make_layout(packed, host_output);
-    layout.graph = capture(layout);
+  return layouts_[bit(packed.query_place, 0) | bit(packed.key_place, 1) | bit(packed.value_place, 2) |
+                  bit(packed.output_place, 3)];
+}
+
+void CudaBatchState::launch(Layout& layout) {
+  const bool first = !launched_;
+  launched_ = true;
+  if (first) {
+    enqueue(layout, device.computing);
+  } else {
+    if (!layout.graph) layout.graph = capture(layout);
+    device.check(cudaGraphLaunch(layout.graph, device.computing));
   }
-  return layout;
+  device.check(cudaEventRecord(stepped, device.computing));
+}
+
+void CudaBatchState::enqueue(const Layout& layout, cudaStream_t stream) {
+  mail.send(0, layout.output, stream);
+  const Job* jobs = mail.device<Job>(layout.jobs);
+  device.check(launch_decode(configuration->shape, jobs, int(streams.size()), scratch_.data(), stream, 1));
+  mail.fetch(layout.failures, layout.end, stream);
 }
 
 cudaGraphExec_t CudaBatchState::capture(const Layout& layout) {
@@ -244,10 +255,7 @@ cudaGraphExec_t CudaBatchState::capture(const Layout& layout) {
   device.check(cudaStreamBeginCapture(capturing_, cudaStreamCaptureModeRelaxed));
   cudaGraph_t graph = nullptr;
   try {
-    mail.send(0, layout.output, capturing_);
-    device.check(launch_decode(configuration->shape, mail.device<Job>(layout.jobs), int(streams.size()), scratch_.data(),
-                               capturing_, 1));
-    mail.fetch(layout.failures, layout.end, capturing_);
+    enqueue(layout, capturing_);
   } catch (...) {
     cudaStreamEndCapture(capturing_, &graph);
     throw;

@@ -9,10 +9,10 @@
 namespace infini::cuda {
 namespace {
 
-constexpr double kSpanSeconds = 8e-3;            // what other calls may have to wait for, twice
-constexpr int64_t kSpanBytes = 16 << 20;         // copied to the device for one span: a millisecond
-constexpr int64_t kSmallBytes = 64 << 10;        // a copy of one's own takes as long as a memcpy of so much
-constexpr int64_t kMostTokens = 1 << 30;         // of a job
+constexpr double kSpanSeconds = 8e-3;      // what other calls may have to wait for, twice
+constexpr int64_t kSpanBytes = 16 << 20;   // copied to the device for one span: a millisecond
+constexpr int64_t kSmallBytes = 64 << 10;  // a copy of one's own takes as long as a memcpy of so much
+constexpr int64_t kMostTokens = 1 << 30;   // of a job
 
 int64_t row_bytes(const StreamConfig& config, int64_t width) { return width * int64_t(config.element_bytes()); }
 
@@ -47,7 +47,7 @@ CallWork::CallWork(Configuration& configuration, const Tensors& tensors, bool li
 }
 
 double CallWork::most_cost() const {
-  return small_ ? std::numeric_limits<double>::infinity() : device_.cost_of(kSpanSeconds) / device_.sharing;
+  return small_ ? std::numeric_limits<double>::infinity() : configuration_.cost_of(kSpanSeconds) / device_.sharing;
 }
 
 int CallWork::next_stage() {

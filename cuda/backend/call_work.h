@@ -25,7 +25,6 @@ class CallWork : public CudaWork {
  public:
   // `light`: little to compute; then the call is one span if its tensors are small, too.
   CallWork(Configuration& configuration, const Tensors& tensors, bool light);
-  ~CallWork() override { land(); }
 
   int next_stage() final;
   void launch(std::vector<Request*>& requests) final;
@@ -40,7 +39,8 @@ class CallWork : public CudaWork {
   void place(Request& request, int64_t first, int64_t last);
   void reserve_workspace(int64_t pieces, int64_t borders);
   void publish() noexcept;  // the output, if someone is to see it
-  void land() noexcept;     // nothing is under way any more
+  // Nothing is under way any more. For destructors: before anything goes that the kernels use.
+  void land() noexcept;
 
   // What one span may hold.
   int64_t most_tokens() const { return most_tokens_; }

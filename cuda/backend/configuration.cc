@@ -6,6 +6,9 @@
 namespace infini::cuda {
 namespace {
 
+constexpr double kFirstSpeed = 1e8;   // far too low for a GPU: the first spans teach better
+constexpr double kTellingSeconds = 8e-3;  // a measurement of so long is believed at once
+
 size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 Element element_of(DType dtype) {
@@ -48,7 +51,8 @@ Configuration::Configuration(Device& device, const StreamConfig& config, std::sh
       normalizer_bytes_(aligned(size_t(config.normalizer_elements()) * sizeof(double))),
       key_bytes_(aligned(size_t(config.segment_length) * config.key_width() * config.element_bytes())),
       value_bytes_(size_t(config.segment_length) * config.value_width() * config.element_bytes()),
-      rotary_(std::move(rotary)) {
+      rotary_(std::move(rotary)),
+      speed_(kFirstSpeed) {
   std::vector<float2> gate;
   for (double beta : config.gate) gate.push_back({float(1.0 / (1.0 + std::exp(-beta))), float(1.0 / (1.0 + std::exp(beta)))});
   const size_t bytes = gate.size() * sizeof(float2);
@@ -66,6 +70,14 @@ Configuration::Configuration(Device& device, const StreamConfig& config, std::sh
   shape.scale = float(config.scale);
   shape.gate = reinterpret_cast<const float2*>(gate_.data());
   shape.rotary = rotary_ ? reinterpret_cast<const float2*>(rotary_->data()) : nullptr;
+}
+
+// What is short takes longer than its work: launching takes a while, and few blocks do not fill the GPU. So a higher
+// speed is believed at once, a lower one the more the longer it took.
+void Configuration::learn_speed(double cost, double seconds) {
+  if (seconds <= 0) return;
+  const double measured = cost / seconds, known = speed_;
+  speed_ = measured > known ? measured : known + (measured - known) * std::min(1.0, seconds / kTellingSeconds);
 }
 
 size_t Configuration::workspace_bytes(int64_t pieces, int64_t borders) const {

@@ -27,7 +27,9 @@ class Configuration {
   size_t workspace_bytes(int64_t pieces, int64_t borders) const;
   Workspace workspace(const Block& block, int64_t pieces, int64_t borders) const;
 
-  size_t element_bytes() const { return config.element_bytes(); }
+  // How much of the kernels' work takes the GPU so long, as far as is known, in whatever unit is learned in.
+  double cost_of(double seconds) const { return speed_ * seconds; }
+  void learn_speed(double cost, double seconds);
 
   Device& device;
   const StreamConfig config;
@@ -37,6 +39,7 @@ class Configuration {
   size_t normalizer_bytes_, key_bytes_, value_bytes_;
   Block gate_;
   std::shared_ptr<const Block> rotary_;
+  std::atomic<double> speed_;
 };
 
 class Configurations {

@@ -11,7 +11,6 @@ namespace {
 
 constexpr size_t kMostIdlePinned = 256 << 20;
 constexpr auto kSpin = std::chrono::milliseconds(1);  // waking up a thread takes longer than many a decoding step
-constexpr double kFirstSpeed = 1e8;                   // far too low for a GPU: the first spans teach better
 
 [[noreturn]] void throw_lost(const std::string& id, cudaError_t error) {
   throw Error(ErrorCode::Device, "The CUDA device '" + id + "' failed: " + cudaGetErrorName(error) + " (" +
@@ -89,8 +88,7 @@ Device::Device(int index, Ledger& ledger)
       ledger(ledger),
       memory(ledger, std::make_unique<DeviceSource>(*this), std::min<size_t>(512 << 20, total_bytes(index) / 16)),
       pinned(ledger, std::make_unique<PinnedSource>(*this), kMostIdlePinned),
-      most_workspace_(std::clamp<size_t>(total_bytes(index) / 256, 64 << 20, 256 << 20)),
-      speed_(kFirstSpeed) {
+      most_workspace_(std::clamp<size_t>(total_bytes(index) / 256, 64 << 20, 256 << 20)) {
   const Scope scope(*this);
   for (cudaStream_t* stream : {&computing, &uploading, &downloading}) {
     check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
@@ -174,10 +172,6 @@ void* Device::decode_scratch(size_t bytes) {
     retire(std::move(larger));
   }
   return decode_scratch_.data();
-}
-
-void Device::learn_speed(double cost, double seconds) {
-  if (seconds > 0) speed_ = (speed_ + cost / seconds) / 2;
 }
 
 }  // namespace infini::cuda

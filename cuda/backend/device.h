@@ -59,10 +59,6 @@ class Device {
   void* decode_scratch(size_t bytes);
   size_t most_workspace() const { return most_workspace_; }  // that calls may ask for to run together
 
-  // How much work keeps the GPU busy for so long, as far as is known. Any unit of cost, always the same.
-  double cost_of(double seconds) const { return speed_ * seconds; }
-  void learn_speed(double cost, double seconds);
-
   const int index;
   const std::string id;
   Ledger& ledger;
@@ -78,7 +74,6 @@ class Device {
   cudaEvent_t unwaited_ = nullptr;
   Block workspace_, decode_scratch_;
   size_t most_workspace_;
-  std::atomic<double> speed_;
 };
 
 }  // namespace infini::cuda

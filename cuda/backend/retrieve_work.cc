@@ -26,6 +26,7 @@ class RetrieveWork final : public CallWork {
     end_ = affordable >= tensors_.tokens - begin_ ? tensors_.tokens : std::min(tensors_.tokens, begin_ + whole_tiles);
 
     request.kind = Request::Kind::Retrieve;
+    request.cost = token_cost * double(end_ - begin_);
     Job& job = request.job;
     job.first_token = begin_;
     job.tokens = int(end_ - begin_);

@@ -49,7 +49,7 @@ void Round::wait() {
   if (cost_ == 0) return;
   float milliseconds = 0;
   device_.check(cudaEventElapsedTime(&milliseconds, begun_, computed_));
-  device_.learn_speed(cost_, milliseconds * 1e-3);
+  configuration_->learn_speed(cost_, milliseconds * 1e-3);
 }
 
 void Round::enqueue(Requests requests) {

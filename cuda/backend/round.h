@@ -36,7 +36,7 @@ struct Request {
   // `failure`, `first_border` and `first_piece` are filled in by the round.
   Job job{};
   int first_tile = 0;
-  double cost = 0;  // Attend: what Device::cost_of counts
+  double cost = 0;  // in Configuration::cost_of's unit, where it is worth learning from
 
   // Attend: the open segment's cache after the call, when tokens are left over for it.
   void *tail_keys = nullptr, *tail_values = nullptr;

@@ -10,8 +10,9 @@ namespace infini::cuda {
 // From 0 on: turns NaN when a number is not finite, and stays so.
 __device__ __forceinline__ float poisoned(float poison, float x) { return fmaf(x, 0.0f, poison); }
 
-// The strips of one warp, each row times its factor. `stage`: a tile that only this warp uses from row `row` on, for 16 kStrips rows. Of these rows
-// the first `rows` exist; row_of(i) is the place in the tensor of row i of the tile, first_token + i its token.
+// The strips of one warp, each row times its factor. `stage`: a tile that only this warp uses from row `row` on, for
+// 16 kStrips rows. Of these the first `rows` exist; row_of(i) is the place in the tensor of row i of the tile,
+// first_token + i its token.
 template <int kStrips, class T, int kDim, class RowOf>
 __device__ __forceinline__ void write_rows(const float (&acc)[kStrips][kDim / 8][4],
                                            const float (&factor)[kStrips][2], const Tile<T, kDim>& stage,
@@ -29,7 +30,8 @@ __device__ __forceinline__ void write_rows(const float (&acc)[kStrips][kDim / 8]
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
         T* to = &stage.at(at, 8 * n + 2 * t);
-        float2 written = {acc[strip][n][2 * half] * factor[strip][half], acc[strip][n][2 * half + 1] * factor[strip][half]};
+        const float times = factor[strip][half];
+        float2 written = {acc[strip][n][2 * half] * times, acc[strip][n][2 * half + 1] * times};
         if constexpr (sizeof(T) == 2) {
           const uint32_t pair = pack_rounded<T>(written.x, written.y);
           *reinterpret_cast<uint32_t*>(to) = pair;

@@ -31,23 +31,26 @@ template <class T> struct SegmentRows {
 
   __device__ const T* operator()(int position) const {
     const bool is_cached = position < open;
-    return (is_cached ? cached : fresh) + (long long)(is_cached ? position : position - open) * (is_cached ? dim : stride);
+    const int row = is_cached ? position : position - open;
+    return (is_cached ? cached : fresh) + (long long)row * (is_cached ? dim : stride);
   }
 };
 
 template <class T>
-__device__ __forceinline__ SegmentRows<T> segment_rows(const void* cache, const void* tensor, int dim, const Shape& shape,
-                                                       const Piece& piece, int kv_head) {
+__device__ __forceinline__ SegmentRows<T> segment_rows(const void* cache, const void* tensor, int dim,
+                                                       const Shape& shape, const Piece& piece, int kv_head) {
   const int stride = shape.kv_heads * dim;
   return {static_cast<const T*>(cache) + (long long)kv_head * shape.segment_length * dim,
           static_cast<const T*>(tensor) + (long long)piece.token * stride + kv_head * dim, piece.start, dim, stride};
 }
 template <class T>
-__device__ __forceinline__ SegmentRows<T> key_rows(const Job& job, const Shape& shape, const Piece& piece, int kv_head) {
+__device__ __forceinline__ SegmentRows<T> key_rows(const Job& job, const Shape& shape, const Piece& piece,
+                                                   int kv_head) {
   return segment_rows<T>(job.cached_keys, job.key, shape.head_dim, shape, piece, kv_head);
 }
 template <class T>
-__device__ __forceinline__ SegmentRows<T> value_rows(const Job& job, const Shape& shape, const Piece& piece, int kv_head) {
+__device__ __forceinline__ SegmentRows<T> value_rows(const Job& job, const Shape& shape, const Piece& piece,
+                                                     int kv_head) {
   return segment_rows<T>(job.cached_values, job.value, shape.value_dim, shape, piece, kv_head);
 }
 

@@ -26,20 +26,21 @@ template <class T> struct Snapshot {
 };
 
 template <class T>
-__device__ __forceinline__ Snapshot<T> snapshot_of(const Shape& shape, const Workspace& workspace, int piece, int kv_head) {
+__device__ __forceinline__ Snapshot<T> snapshot_of(const Shape& shape, const Workspace& workspace, int piece,
+                                                   int kv_head) {
   using Element = typename Snapshot<T>::Element;
   const int rows = padded(shape.head_dim), columns = padded(shape.value_dim);
   const long long place = (long long)piece * shape.kv_heads + kv_head;
-  return {workspace.normalizers + place * rows,
-          static_cast<const Element*>(workspace.snapshots) + place * Snapshot<T>::kTerms * rows * columns, rows, columns};
+  const Element* matrix = static_cast<const Element*>(workspace.snapshots);
+  return {workspace.normalizers + place * rows, matrix + place * Snapshot<T>::kTerms * rows * columns, rows, columns};
 }
 
 // A slice of M in a tile of kRows rows: the same kRows / kTerms rows of every term, one term after the other.
 template <class T, int kRows> __host__ __device__ constexpr int slice_rows() { return kRows / Snapshot<T>::kTerms; }
 
 template <int kThreads, int kRows, class T, int kDim>
-__device__ __forceinline__ void load_slice(const Tile<typename Snapshot<T>::Element, kDim>& tile, const Snapshot<T>& memory,
-                                           int first) {
+__device__ __forceinline__ void load_slice(const Tile<typename Snapshot<T>::Element, kDim>& tile,
+                                           const Snapshot<T>& memory, int first) {
   constexpr int kSlice = slice_rows<T, kRows>();
   const auto feature_of = [&](int row) { return first + (kSlice == kRows ? row : row % kSlice); };
   load_rows<kThreads>(tile, kRows, memory.columns, [&](int row) { return feature_of(row) < memory.rows; },
@@ -49,9 +50,9 @@ __device__ __forceinline__ void load_slice(const Tile<typename Snapshot<T>::Elem
                       });
 }
 
-// sigma(q) M / (sigma(q) . z) of a row is rest * (features M): features are sigma(q) times scale and then times share (at
-// once could overflow), powers of two both. So bfloat16 features are rounded once, and their mass is that of what they
-// were rounded to: it is the mean of what is stored, if with weights that are a little off.
+// sigma(q) M / (sigma(q) . z) of a row is rest * (features M): features are sigma(q) times scale and then times share
+// (at once could overflow), powers of two both. So bfloat16 features are rounded once, and their mass is that of what
+// they were rounded to: the result is still a mean of what is stored, under weights that are a little off.
 template <int kStrips> struct RowWeights {
   float scale[kStrips][2], share[kStrips][2], rest[kStrips][2];
 };
@@ -76,7 +77,8 @@ template <class T> __device__ __forceinline__ float scaled_feature(float x, floa
   return std::is_same_v<T, bfloat16> ? to_float(from_float<bfloat16>(feature)) : feature;
 }
 
-// Reads 16 columns of the warp's rows: visit(strip, i, x) for the element at each place i of Fragments<T>::A, already met.
+// Reads 16 columns of the warp's rows: visit(strip, i, x, z) for the element at each place i of Fragments<T>::A, after
+// `meeting`, and its column's z.
 template <int kStrips, class T, int kDim, class Visit>
 __device__ __forceinline__ void visit_elements(const Tile<T, kDim>& query, int row, int column, const float* normalizer,
                                                Visit visit) {
@@ -101,8 +103,8 @@ template <class Combine> __device__ __forceinline__ float across_row(float x, Co
 
 // `gate` becomes a factor of what is read.
 template <int kStrips, class T, int kDim>
-__device__ __forceinline__ RowWeights<kStrips> weigh_rows(const Tile<T, kDim>& query, int row, const Snapshot<T>& memory,
-                                                          float gate) {
+__device__ __forceinline__ RowWeights<kStrips> weigh_rows(const Tile<T, kDim>& query, int row,
+                                                          const Snapshot<T>& memory, float gate) {
   using Operand = Fragments<T>;
   float largest[kStrips][2], mass[kStrips][2];
 #pragma unroll

@@ -74,6 +74,7 @@ __global__ void __launch_bounds__(forward_tile(kDim, sizeof(T)).threads(), forwa
   constexpr ForwardTile kTile = forward_tile(kDim, sizeof(T));
   constexpr int kThreads = kTile.threads(), kRows = kTile.rows, kStrips = kTile.strips, kKeys = kTile.keys;
   constexpr int kSlice = slice_rows<T, kKeys>();
+  static_assert(kTile.buffers == 3);
   using Shared = Tile<T, kDim>;
   using Slice = Tile<typename Snapshot<T>::Element, kDim>;
 

@@ -19,7 +19,9 @@ template <class T, int kColumns> struct Tile {
   unsigned char* data;
 
   __device__ static int offset(int row, int chunk) { return row * kRowBytes + ((chunk ^ (row & 7)) << 4); }
-  __device__ uint32_t address(int row, int chunk) const { return ptx::shared_address(data) + uint32_t(offset(row, chunk)); }
+  __device__ uint32_t address(int row, int chunk) const {
+    return ptx::shared_address(data) + uint32_t(offset(row, chunk));
+  }
   // The same of (row + lane_row, chunk + lane_chunk), by one exclusive or where row and chunk are constants: row is a
   // multiple of 8, chunk has no bit in common with lane_chunk, data is 128-byte aligned.
   __device__ uint32_t address(int row, int chunk, int lane_row, int lane_chunk) const {
@@ -34,7 +36,8 @@ template <class T, int kColumns> struct Tile {
 // What does not exist is written as zeros. Complete after ptx::cp_async_commit, cp_async_wait and __syncthreads. Rows
 // are 16-byte aligned when their length is.
 template <int kThreads, class T, int kColumns, class Exists, class RowOf>
-__device__ __forceinline__ void load_rows(const Tile<T, kColumns>& tile, int rows, int columns, Exists exists, RowOf row_of) {
+__device__ __forceinline__ void load_rows(const Tile<T, kColumns>& tile, int rows, int columns, Exists exists,
+                                          RowOf row_of) {
   using Shared = Tile<T, kColumns>;
   static_assert(kThreads % Shared::kChunks == 0 && kThreads / Shared::kChunks > 0);
   constexpr int kRowsAtOnce = kThreads / Shared::kChunks;

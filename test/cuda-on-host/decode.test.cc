@@ -8,6 +8,7 @@
 #include <cstring>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -282,20 +283,24 @@ constexpr Element kElements[] = {Element::Float32, Element::BFloat16, Element::F
 
 // ---- outputs
 
-TEST(decode_dimensions) {
+void check_dimensions(const std::vector<std::pair<int, int>>& dims) {
   auto random = check::random();
-  static const int dims[][2] = {{1, 1},     {7, 16},   {16, 7},   {17, 33},   {33, 17},   {64, 64},   {65, 100},
-                                {100, 65},  {128, 64}, {64, 128}, {128, 128}, {129, 128}, {128, 129}, {256, 16},
-                                {16, 256},  {8, 24},   {200, 136}};
   check::each_schedule([&] {
     for (Element element : kElements) {
-      for (const auto& dim : dims) {
-        Config config = {.element = element, .heads = 2, .kv_heads = 1, .head_dim = dim[0], .value_dim = dim[1],
+      for (const auto& [head_dim, value_dim] : dims) {
+        Config config = {.element = element, .heads = 2, .kv_heads = 1, .head_dim = head_dim, .value_dim = value_dim,
                          .segment_length = 80};
         check_places(config, {{0, 1, false}, {40, 1, true}, {79, 1, true}}, random);
       }
     }
   });
+}
+
+TEST(decode_small_dimensions) { check_dimensions({{1, 1}, {7, 16}, {16, 7}, {8, 24}, {17, 33}, {33, 17}}); }
+
+TEST(decode_large_dimensions) {
+  check_dimensions({{64, 64}, {65, 100}, {100, 65}, {128, 64}, {64, 128}, {128, 128}, {129, 128}, {128, 129}, {256, 16},
+                    {16, 256}, {200, 136}});
 }
 
 TEST(decode_widest) {
@@ -384,7 +389,7 @@ TEST(decode_every_position) {
   });
 }
 
-TEST(decode_tiny_segments) {
+TEST(decode_small_segments) {
   auto random = check::random();
   for (Element element : kElements) {
     for (int length : {1, 2, 5, 16}) {
@@ -529,7 +534,7 @@ TEST(decode_bit_for_bit_in_every_order) {
 }
 
 // One scratch for launches of all kinds.
-TEST(decode_scratch_of_any_shape) {
+TEST(decode_scratch_of_small_and_large) {
   auto random = check::random();
   Scratch scratch;
   const Config small = {.element = Element::Float16, .heads = 1, .kv_heads = 1, .head_dim = 8, .value_dim = 8,

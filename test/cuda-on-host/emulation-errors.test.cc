@@ -160,26 +160,25 @@ __global__ void one_line_barrier(int* results) {
   results[threadIdx.x] = 1;
 }
 
-__global__ void read_and_write(int* results) {
+__global__ void read_and_write(unsigned first, unsigned second, unsigned writer, int* results) {
   SHARED_VARIABLE(value, int);
   if (threadIdx.x == 0) value = 3;
   __syncthreads();
-  if (threadIdx.x == 0) results[0] = value;
-  if (threadIdx.x == 5) results[1] = value;
-  if (threadIdx.x == 40) value = 4;
+  if (threadIdx.x == first) results[0] = value;
+  if (threadIdx.x == second) results[1] = value;
+  if (threadIdx.x == writer) value = 4;
 }
 
 TEST(races_are_found_in_either_order) {
   if (!kRace) return;
   DeviceArray<int> results(2);
-  const auto run = [&](infini::emulation::Schedule schedule) {
-    settings.schedule = schedule;
-    const std::string report = report_of([&] { (void)launch(read_and_write, 1, 64, 0, nullptr, results.get()); });
-    settings.schedule = infini::emulation::Schedule::InOrder;
-    return report;
+  const auto run = [&](unsigned first, unsigned second, unsigned writer) {
+    return report_of([&] { (void)launch(read_and_write, 1, 64, 0, nullptr, first, second, writer, results.get()); });
   };
-  CHECK_REPORT(run(infini::emulation::Schedule::InOrder), "write by thread 40, with no barrier since the read by thread");
-  CHECK_REPORT(run(infini::emulation::Schedule::Reverse), "read by thread 5, with no barrier since the write by thread 40");
+  // In order, the warp that came last to the barrier goes on.
+  CHECK_REPORT(run(0, 5, 40), "read by thread 0, with no barrier since the write by thread 40");
+  CHECK_REPORT(run(40, 45, 5), "write by thread 5, with no barrier since the read by thread");
+  CHECK_REPORT(run(40, 45, 45), "write by thread 45, with no barrier since the read by thread 40");
 }
 
 TEST(divergent_barriers) {

@@ -1,8 +1,8 @@
 // The forward kernel through its launcher, against float64: every element, shape and position within segments; what the
 // memory before a piece adds; which calls fail, and at which token.
 //
-// A Call is what one stream brings to a launch: its open segment, its tokens, and a memory of its own before each piece,
-// made by absorbing a few random tokens. Outputs, unused rows of the cache and unused parts of the workspace are NaN.
+// A Call is what one stream brings to a launch: its open segment, its tokens, and a memory of its own before each
+// piece, made by absorbing a few random tokens. Outputs, unused rows of the cache and unused parts of the workspace are NaN.
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -170,7 +170,8 @@ void run(const Config& config, std::vector<Call>& calls, Random& random) {
     piece_count += job.pieces;
     jobs.push_back(job);
     for (int piece = 0; piece < job.pieces; ++piece) {
-      for (int tile = 0; tile * forward_tile_rows(shape) < pieces[piece].count; ++tile) tiles.push_back({int(i), piece, tile});
+      const int count = int(pieces[piece].count), rows = forward_tile_rows(shape);
+      for (int tile = 0; tile * rows < count; ++tile) tiles.push_back({int(i), piece, tile});
     }
   }
   std::shuffle(tiles.begin(), tiles.end(), random);
@@ -179,7 +180,8 @@ void run(const Config& config, std::vector<Call>& calls, Random& random) {
   std::vector<reference::Memory> memories;
   for (const Call& call : calls) memories.insert(memories.end(), call.memory.begin(), call.memory.end());
   const Published published(config.element, memories);
-  CHECK_CUDA(launch_forward(shape, device_jobs.get(), device_tiles.get(), int(tiles.size()), published.workspace(), nullptr));
+  CHECK_CUDA(launch_forward(shape, device_jobs.get(), device_tiles.get(), int(tiles.size()), published.workspace(),
+                            nullptr));
   CHECK_CUDA(cudaDeviceSynchronize());
   const std::vector<Failure> noted = failures.download();
   for (size_t i = 0; i < calls.size(); ++i) {
@@ -200,15 +202,17 @@ std::string name_of(const Config& config, const Call& call) {
 // Compares each head's outputs over the whole call.
 void compare(const Config& config, Call& call, double tolerance) {
   const Matrix wanted = expected(config, call);
-  if (call.failure != kNoFailure) throw check::Failure(name_of(config, call) + ": failed at " + std::to_string(call.failure));
+  if (call.failure != kNoFailure) {
+    throw check::Failure(name_of(config, call) + ": failed at " + std::to_string(call.failure));
+  }
   for (int head = 0; head < config.heads; ++head) {
     const auto of = [&](const Matrix& all) {
       return reference::head_of(all, config.heads, config.value_dim, head, 0, call.tokens);
     };
     const double error = check::relative_error(of(call.output), of(wanted));
     if (!(error <= tolerance)) {
-      throw check::Failure(name_of(config, call) + ", head " + std::to_string(head) + ": error " + std::to_string(error * 1e6) +
-                           "e-6, " + std::to_string(tolerance * 1e6) + "e-6 allowed");
+      throw check::Failure(name_of(config, call) + ", head " + std::to_string(head) + ": error " +
+                           std::to_string(error * 1e6) + "e-6, " + std::to_string(tolerance * 1e6) + "e-6 allowed");
     }
   }
 }
@@ -226,7 +230,7 @@ TEST(forward_small) {
   check::each_schedule([] {
     Random random = check::random();
     for (Element element : kElements) {
-      Config config{.element = element, .heads = 2, .kv_heads = 1, .head_dim = 16, .value_dim = 16, .segment_length = 16};
+      Config config{.element = element, .heads = 2, .kv_heads = 1, .segment_length = 16};
       run_and_compare(config, {make_call(config, 0, 5, false, random), make_call(config, 3, 20, true, random)}, random);
     }
   });
@@ -251,7 +255,8 @@ TEST(forward_lengths) {
     Random random = check::random();
     for (Element element : kElements) {
       for (int length : {1, 2, 5, 16, 63, 64, 65, 100, 128, 200}) {
-        Config config{.element = element, .heads = 2, .kv_heads = 2, .head_dim = 24, .value_dim = 8, .segment_length = length};
+        Config config{.element = element, .heads = 2, .kv_heads = 2, .head_dim = 24, .value_dim = 8,
+                      .segment_length = length};
         const int open = int(random() % uint64_t(length));
         run_and_compare(config, {make_call(config, 0, length + length / 2 + 1, false, random),
                                  make_call(config, open, 2 * length, true, random)}, random);
@@ -302,8 +307,8 @@ TEST(forward_random_calls) {
     Random random = check::random();
     const auto upto = [&](int most) { return 1 + int(random() % uint64_t(most)); };
     for (int round = 0; round < 12; ++round) {
-      Config config{.element = kElements[round % 3], .kv_heads = upto(2), .head_dim = 2 * upto(48), .value_dim = upto(96),
-                    .segment_length = upto(150)};
+      Config config{.element = kElements[round % 3], .kv_heads = upto(2), .head_dim = 2 * upto(48),
+                    .value_dim = upto(96), .segment_length = upto(150)};
       config.heads = config.kv_heads * upto(3);
       config.local_when_empty = random() % 2;
       config.theta = random() % 2 ? 500 : 0;
@@ -322,7 +327,8 @@ TEST(forward_alone_as_together) {
   check::each_schedule([] {
     Random random = check::random();
     for (Element element : kElements) {
-      Config config{.element = element, .heads = 2, .kv_heads = 1, .head_dim = 64, .value_dim = 40, .segment_length = 96};
+      Config config{.element = element, .heads = 2, .kv_heads = 1, .head_dim = 64, .value_dim = 40,
+                    .segment_length = 96};
       std::vector<Call> together = {make_call(config, 0, 130, false, random), make_call(config, 60, 30, true, random),
                                     make_call(config, 95, 1, true, random)};
       run(config, together, random);
@@ -361,7 +367,9 @@ TEST(forward_products_beyond_the_range) {
   Random random = check::random();
   for (Element element : {Element::Float32, Element::BFloat16}) {
     Config config{.element = element, .head_dim = 4, .value_dim = 8, .scale = 0x1p-20, .local_when_empty = true};
-    const Draw large = [](Random& random) { return (random() % 2 ? 1 : -1) * std::ldexp(1.0 + double(random() % 8) / 8, 68); };
+    const Draw large = [](Random& random) {
+      return (random() % 2 ? 1 : -1) * std::ldexp(1.0 + double(random() % 8) / 8, 68);
+    };
     std::vector<Call> calls = {make_call(config, 0, 64, false, random, {.query = large, .key = large})};
     run(config, calls, random);
     compare(config, calls[0], output_bound(element));
@@ -444,7 +452,8 @@ TEST(forward_flags_what_is_not_finite) {
     for (Element element : kElements) {
       for (double bad : {double(NAN), double(INFINITY), -double(INFINITY)}) {
         for (bool absorbed : {false, true}) {
-          Config config{.element = element, .heads = 2, .kv_heads = 1, .head_dim = 18, .value_dim = 10, .segment_length = 40};
+          Config config{.element = element, .heads = 2, .kv_heads = 1, .head_dim = 18, .value_dim = 10,
+                        .segment_length = 40};
           const int token = int(random() % 70);
           const Call good = make_call(config, 13, 70, absorbed, random);
           const auto place = [&](Matrix Call::*tensor) {

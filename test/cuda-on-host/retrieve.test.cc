@@ -79,7 +79,8 @@ void run(const Config& config, std::vector<Call>& calls) {
   const DeviceArray<Job> device_jobs(jobs);
   const DeviceArray<QueryTile> device_tiles(tiles);
   const Published published(config.element, memories);
-  CHECK_CUDA(launch_retrieve(shape, device_jobs.get(), device_tiles.get(), int(tiles.size()), published.workspace(), nullptr));
+  CHECK_CUDA(launch_retrieve(shape, device_jobs.get(), device_tiles.get(), int(tiles.size()), published.workspace(),
+                             nullptr));
   const std::vector<Failure> noted = failures.download();
   for (size_t i = 0; i < calls.size(); ++i) {
     calls[i].output = outputs[i].download();
@@ -115,7 +116,8 @@ TEST(retrieve_small) {
 TEST(retrieve_dims) {
   check::each_schedule([] {
     Random random = check::random();
-    const int dims[][2] = {{1, 1}, {7, 16}, {17, 33}, {33, 64}, {65, 100}, {128, 128}, {40, 256}, {256, 40}, {256, 256}};
+    const int dims[][2] = {{1, 1}, {7, 16}, {17, 33}, {33, 64}, {65, 100}, {128, 128}, {40, 256}, {256, 40},
+                           {256, 256}};
     for (Element element : kElements) {
       for (const auto& [head_dim, value_dim] : dims) {
         const Config config{.element = element, .head_dim = head_dim, .value_dim = value_dim};

@@ -94,7 +94,7 @@ void check_append(const Config& config, const std::vector<Call>& calls, Random& 
   }
 }
 
-TEST(append_of_every_piece) {
+TEST(append_small_and_large_pieces) {
   auto random = check::random();
   check::each_schedule([&] {
     for (Element element : kElements) {
@@ -200,7 +200,7 @@ TEST(check_notes_the_first_token_and_the_first_input) {
   });
 }
 
-TEST(check_skips_missing_inputs) {
+TEST(check_skips_missing_inputs_of_small_calls) {
   auto random = check::random();
   CHECK(run_check({}, 9, {{kKey, 1}, {kValue, 2}}, NAN, random, true) == kNoFailure);
   CHECK(run_check({}, 9, {{kKey, 1}, {kQuery, 2}}, NAN, random, true) == at(kQuery, 2));
