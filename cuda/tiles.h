@@ -44,9 +44,10 @@ __host__ __device__ constexpr int row_bytes(int columns, int element_bytes) {
 
 // Decoding is bound by bytes: what counts is how many of them are under way. A step is 16 positions for each warp: 32 KB
 // of 128 + 128 dimensions of 16 bits, loaded while the step before is worked on; four such blocks share a multiprocessor
-// of compute capability 8.0 or 9.0, two one of the smaller kinds. As many splits as make 128 blocks of one stream with
-// eight or fewer heads, for a stream alone must fill a device, and 16 for more heads, for every split costs its sums. Rows of
-// M, float32, are read like positions, 32 KB a split.
+// of compute capability 8.0 or 9.0, two one of the smaller kinds. A block must read some 64 KB, or its beginning and its
+// end, microseconds of waiting, would leave the memory idle. But no more than that in a stream with few heads, which is to
+// fill a device by itself: 128 blocks, one for each multiprocessor. With eight heads and more 16 splits are enough, for
+// every split costs its sums. Rows of M, float32, are read like positions, 32 KB a split.
 struct DecodeTile {
   static constexpr int kThreads = 128, kRows = 16, kColumns = 128;  // of a block; of a warp's accumulators
   int rows, row_blocks;            // query rows of a block at most, blocks that share a kv head
@@ -60,7 +61,7 @@ struct DecodeTile {
 };
 
 constexpr DecodeTile decode_tile(const Shape& shape, int most_tokens) {
-  constexpr int kMemoryBytes = 32 * 1024;
+  constexpr int kSplitBytes = 64 * 1024, kMemoryBytes = 32 * 1024;
   const auto most = [](int a, int b) { return a > b ? a : b; };
   const int element_bytes = shape.element == Element::Float32 ? 4 : 2;
   DecodeTile tile{};
@@ -69,10 +70,13 @@ constexpr DecodeTile decode_tile(const Shape& shape, int most_tokens) {
   tile.row_blocks = (all_rows + tile.rows - 1) / tile.rows;
   tile.parts = shape.value_dim <= DecodeTile::kColumns ? 4 : 2;
 
+  const int position_bytes = (padded(shape.head_dim) + padded(shape.value_dim)) * element_bytes;
   tile.keys = 16 * tile.parts;
+  if (tile.keys * position_bytes > kSplitBytes) tile.keys /= 2;  // wide float32: some warps have none
+  const int step_bytes = tile.keys * position_bytes;
   const int all_steps = (shape.segment_length + tile.keys - 1) / tile.keys;
   const int most_splits = shape.kv_heads < 8 ? 128 / shape.kv_heads : 16;
-  tile.steps = (all_steps + most_splits - 1) / most_splits;
+  tile.steps = most((kSplitBytes + step_bytes - 1) / step_bytes, (all_steps + most_splits - 1) / most_splits);
   tile.key_splits = (all_steps + tile.steps - 1) / tile.steps;
   for (tile.memory_rows = 64; tile.memory_rows * padded(shape.value_dim) * 4 > kMemoryBytes;) tile.memory_rows /= 2;
   tile.memory_splits = (shape.head_dim + tile.memory_rows - 1) / tile.memory_rows;

@@ -33,7 +33,9 @@ int cuda_number(const std::string& id) {
 
 #ifdef INFINI_HAVE_CUDA
 using cuda::describe, cuda::probe, cuda::Probe;
-std::unique_ptr<Backend> cuda_backend(Ledger& ledger, int gpu) { return std::make_unique<cuda::CudaBackend>(ledger, gpu); }
+std::unique_ptr<Backend> cuda_backend(Ledger& ledger, int gpu) {
+  return std::make_unique<cuda::CudaBackend>(ledger, gpu);
+}
 #else
 // A machine without GPUs, as far as this build can tell.
 struct Probe {
@@ -75,7 +77,8 @@ Engine& engine_for(const std::string& id, int threads) {
   if (id == "cpu") return cpu_engine(threads);
   const int gpu = cuda_number(id);
   if (gpu < 0 && id != "auto") {
-    throw Error(ErrorCode::OutOfRange, "Expected 'auto', 'cpu', 'cuda' or 'cuda:<number>' for \"id\" but received " + quoted(id));
+    throw Error(ErrorCode::OutOfRange,
+                "Expected 'auto', 'cpu', 'cuda' or 'cuda:<number>' for \"id\" but received " + quoted(id));
   }
   const auto [refusals, absence] = probe();
   if (id == "auto") {
@@ -89,7 +92,8 @@ Engine& engine_for(const std::string& id, int threads) {
   } else if (!refusals.empty()) {
     reason = "there are no more than " + std::to_string(refusals.size()) + ", from 'cuda:0' on";
   }
-  throw Error(ErrorCode::NoDevice, "Expected a CUDA device for " + quoted(id) + " but " + reason + "; 'cpu' is available");
+  throw Error(ErrorCode::NoDevice,
+              "Expected a CUDA device for " + quoted(id) + " but " + reason + "; 'cpu' is available");
 }
 
 }  // namespace infini

@@ -1,8 +1,9 @@
 // stream.attend on the GPU: how one call is cut into spans.
 //
-// A few tokens that lie in one segment are decoded: one span. Otherwise a span is as many whole pieces (core/segments.h)
-// as its bounds allow, or a part of one piece that alone exceeds them. What a span computes for a token does not depend
-// on where the cuts are; which of the two ways a call goes depends on its tokens and its stream's place alone.
+// A few tokens that lie in one segment are decoded: one span. Otherwise a span is as many whole pieces of
+// core/segments.h as its bounds allow, or a part of one piece that alone exceeds them. What a span computes for a token
+// does not depend on where the cuts are; which of the two ways a call goes depends on its tokens and its stream's place
+// alone.
 #include <algorithm>
 
 #include "backend/call_work.h"
@@ -11,8 +12,8 @@
 namespace infini::cuda {
 namespace {
 
-constexpr int64_t kLightTokens = 1024;         // of a call that need not be cut for the time it takes
-constexpr size_t kLightWorkspace = 16 << 20;   // nor for its scratch
+constexpr int64_t kLightTokens = 1024;        // of a call that need not be cut for the time it takes
+constexpr size_t kLightWorkspace = 16 << 20;  // nor for its scratch
 
 // Decoding reads the open segment once for all query rows of a key-value head; it is made for few of them.
 constexpr int kDecodeRows = 64;

@@ -12,7 +12,8 @@ namespace {
 
 class CudaMemory final : public TensorMemory {
  public:
-  CudaMemory(Block block, infini::Place place) : TensorMemory(block.data(), block.bytes(), place), block_(std::move(block)) {}
+  CudaMemory(Block block, infini::Place place)
+      : TensorMemory(block.data(), block.bytes(), place), block_(std::move(block)) {}
 
  private:
   Block block_;
@@ -44,7 +45,8 @@ std::shared_ptr<TensorMemory> CudaBackend::allocate_device(size_t bytes) {
 }
 
 std::shared_ptr<TensorMemory> CudaBackend::allocate_host(size_t bytes, Account account) {
-  return std::make_shared<CudaMemory>(device_.pinned.take(bytes, account, "the tensors of one call"), infini::Place::Host);
+  Block block = device_.pinned.take(bytes, account, "the tensors of one call");
+  return std::make_shared<CudaMemory>(std::move(block), infini::Place::Host);
 }
 
 void CudaBackend::write(TensorMemory& to, const void* from, size_t bytes) {
@@ -65,8 +67,8 @@ void CudaBackend::launch(Work* const* works, int count) {
     std::vector<Request*> requests;
     for (int i = 0; i < count; ++i) static_cast<CudaWork*>(works[i])->launch(requests);
     launcher_.launch(requests);
-    const auto wanting = std::count_if(requests.begin(), requests.end(), [](const Request* one) { return one->cost > 0; });
-    device_.sharing = std::max(1, int(wanting));
+    const auto takes_long = [](const Request* request) { return request->cost > 0; };
+    device_.sharing = std::max(1, int(std::count_if(requests.begin(), requests.end(), takes_long)));
   } catch (...) {
     device_.drain();  // what was enqueued uses memory that these works now let go of
     throw;

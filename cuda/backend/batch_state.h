@@ -1,7 +1,7 @@
-// Streams of one configuration that step together, one token each, as one CUDA graph: the jobs (and the tensors that are
-// on the host) go down, the decoding kernel runs, failures (and an output for the host) come back. What changes from
-// step to step, positions and addresses, is in the jobs, so a graph is captured once for each way of the tensors: by the
-// second step, since the first launch of a kernel may load it, which is not for a graph.
+// Streams of one configuration that step together, one token each, as one CUDA graph: the jobs (and the tensors that
+// are on the host) go down, the decoding kernel runs, failures (and an output for the host) come back. What changes
+// from step to step, positions and addresses, is in the jobs, so a graph is captured once for each way of the tensors:
+// not by the first step, whose launch may have to load the kernel, which is not for a graph.
 // Segments that a step fills are absorbed behind the graph, like those of any other call.
 #pragma once
 

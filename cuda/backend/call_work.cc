@@ -40,9 +40,11 @@ CallWork::CallWork(Configuration& configuration, const Tensors& tensors, bool li
                {tensors.key, tensors.key_place, row_bytes(config_, config_.key_width()), {}},
                {tensors.value, tensors.value_place, row_bytes(config_, config_.value_width()), {}}}},
       output_row_(row_bytes(config_, config_.output_width())),
-      small_(light && tensors.tokens * copied_bytes(inputs_) <= kSmallBytes && tensors.tokens * output_row_ <= kSmallBytes),
-      most_tokens_(small_ ? tensors.tokens
-                          : std::clamp<int64_t>(kSpanBytes / std::max<int64_t>(1, copied_bytes(inputs_)), 1, kMostTokens)) {
+      small_(light && tensors.tokens * std::max(copied_bytes(inputs_), output_row_) <= kSmallBytes),
+      most_tokens_(kMostTokens) {
+  if (const int64_t copied = copied_bytes(inputs_); copied > 0 && !small_) {
+    most_tokens_ = std::max<int64_t>(1, kSpanBytes / copied);
+  }
   if (tensors.output_visible && !small_) ensure(result_, tensors.tokens * output_row_);
 }
 

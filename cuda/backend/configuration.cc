@@ -6,7 +6,7 @@
 namespace infini::cuda {
 namespace {
 
-constexpr double kFirstSpeed = 1e8;   // far too low for a GPU: the first spans teach better
+constexpr double kFirstSpeed = 1e8;       // far too low for a GPU: the first spans teach better
 constexpr double kTellingSeconds = 8e-3;  // a measurement of so long is believed at once
 
 size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -54,7 +54,9 @@ Configuration::Configuration(Device& device, const StreamConfig& config, std::sh
       rotary_(std::move(rotary)),
       speed_(kFirstSpeed) {
   std::vector<float2> gate;
-  for (double beta : config.gate) gate.push_back({float(1.0 / (1.0 + std::exp(-beta))), float(1.0 / (1.0 + std::exp(beta)))});
+  for (double beta : config.gate) {
+    gate.push_back({float(1.0 / (1.0 + std::exp(-beta))), float(1.0 / (1.0 + std::exp(beta)))});
+  }
   const size_t bytes = gate.size() * sizeof(float2);
   gate_ = device.memory.take(bytes, &Ledger::table_bytes, "the gates of a stream");
   device.upload(gate_.data(), gate.data(), bytes);

@@ -49,7 +49,8 @@ class Configurations {
   std::shared_ptr<Configuration> find(const StreamConfig& config);
 
  private:
-  using Key = std::tuple<int, int, int, int, int, Rule, std::vector<double>, double, std::optional<double>, EmptyRead, DType>;
+  using Key = std::tuple<int, int, int, int, int, Rule, std::vector<double>, double, std::optional<double>, EmptyRead,
+                         DType>;
   using RotaryKey = std::tuple<double, int, int>;
   std::shared_ptr<const Block> rotary_table(double theta, int head_dim, int positions);
 

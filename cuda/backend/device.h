@@ -1,8 +1,8 @@
 // One GPU: its streams, its memory, and whether it still works.
 //
 // Everything is computed on one CUDA stream, in the order in which it was enqueued; so scratch that all calls share
-// needs no other order. Large inputs travel on a second stream and large outputs on a third, tied to the first by events.
-// `queue` is held by whoever enqueues what must stay together. It is never held while waiting for the GPU.
+// needs no other order. Large inputs travel on a second stream and large outputs on a third, tied to the first by
+// events. `queue` is held by whoever enqueues what must stay together. It is never held while waiting for the GPU.
 //
 // An error that is not want of memory means that what the GPU did or will do cannot be trusted: the device is lost, and
 // every call on it fails from then on.

@@ -32,10 +32,10 @@ class Mail {
   template <class T> T* device(size_t at) const { return reinterpret_cast<T*>(block_.data() + at); }
 
   void send(size_t begin, size_t end, cudaStream_t stream) const {
-    device_.check(cudaMemcpyAsync(block_.data() + begin, host_.data() + begin, end - begin, cudaMemcpyHostToDevice, stream));
+    device_.check(cudaMemcpyAsync(device<char>(begin), host<char>(begin), end - begin, cudaMemcpyHostToDevice, stream));
   }
   void fetch(size_t begin, size_t end, cudaStream_t stream) const {
-    device_.check(cudaMemcpyAsync(host_.data() + begin, block_.data() + begin, end - begin, cudaMemcpyDeviceToHost, stream));
+    device_.check(cudaMemcpyAsync(host<char>(begin), device<char>(begin), end - begin, cudaMemcpyDeviceToHost, stream));
   }
 
  private:

@@ -20,8 +20,8 @@ struct Nvml {
     if (!library) return;
     const auto initialise = reinterpret_cast<int (*)()>(dlsym(library, "nvmlInit_v2"));
     if (!initialise || initialise() != 0) return;
-    device_by_bus_id = reinterpret_cast<int (*)(const char*, NvmlDevice*)>(dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2"));
-    memory = reinterpret_cast<int (*)(NvmlDevice, NvmlMemory*)>(dlsym(library, "nvmlDeviceGetMemoryInfo"));
+    device_by_bus_id = reinterpret_cast<decltype(device_by_bus_id)>(dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2"));
+    memory = reinterpret_cast<decltype(memory)>(dlsym(library, "nvmlDeviceGetMemoryInfo"));
   }
 };
 

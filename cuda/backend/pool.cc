@@ -80,7 +80,8 @@ Block Pool::take(size_t bytes, Account account, const std::string& what) {
 // As many slots as there are already, so that few slabs hold many slots; a single one when there is no room for more.
 void Pool::grow(Size& size, Account account, const std::string& what) {
   const size_t fitting = std::max<size_t>(1, kMostSlab / size.slot_bytes);
-  size_t slots = std::clamp<size_t>(size.slots, std::min(fitting, (kLeastSlab + size.slot_bytes - 1) / size.slot_bytes), fitting);
+  const size_t least = std::min(fitting, (kLeastSlab + size.slot_bytes - 1) / size.slot_bytes);
+  size_t slots = std::clamp(size.slots, least, fitting);
   void* base = nullptr;
   while (!(base = source_->allocate(slots * size.slot_bytes))) {
     if (release_oldest()) continue;

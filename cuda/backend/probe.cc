@@ -12,7 +12,9 @@
 namespace infini::cuda {
 namespace {
 
-std::string version_text(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
 
 // "580.65.06 (CUDA 13.0)": the driver's own version, where it tells it, and the CUDA version that it supports.
 std::string driver_text() {
@@ -24,8 +26,8 @@ std::string driver_text() {
   std::getline(file, line);
   std::istringstream words(line);
   for (std::string word; words >> word;) {
-    const bool is_version = word.find('.') != std::string::npos && word.find_first_not_of("0123456789.") == std::string::npos;
-    if (is_version) return word + " (" + supported + ")";
+    const bool is_number = word.find_first_not_of("0123456789.") == std::string::npos;
+    if (is_number && word.find('.') != std::string::npos) return word + " (" + supported + ")";
   }
   return supported;
 }
@@ -46,6 +48,12 @@ std::string refusal_of(cudaError_t error) {
 
 std::string capability_text(const cudaDeviceProp& properties) {
   return std::to_string(properties.major) + "." + std::to_string(properties.minor);
+}
+
+std::string refusal_of(const cudaDeviceProp& properties) {
+  if (properties.major >= kLeastMajor) return "";
+  return std::string("the GPU ") + properties.name + " has compute capability " + capability_text(properties) +
+         ", and " + std::to_string(kLeastMajor) + ".0 is needed";
 }
 
 uint64_t free_bytes(int gpu) {
@@ -87,10 +95,7 @@ Probe probe() {
     cudaDeviceProp properties;
     error = cudaGetDeviceProperties(&properties, gpu);
     if (error != cudaSuccess) break;
-    found.refusals.push_back(properties.major >= kLeastMajor ? ""
-                                                             : std::string("the GPU ") + properties.name +
-                                                                   " has compute capability " + capability_text(properties) +
-                                                                   ", and " + std::to_string(kLeastMajor) + ".0 is needed");
+    found.refusals.push_back(refusal_of(properties));
   }
   if (error != cudaSuccess) {
     cudaGetLastError();

@@ -12,18 +12,17 @@ namespace {
 constexpr size_t kMostIdleRounds = 8;
 
 // Whether the request reads the memory or absorbs into it; decoding reads it where it is.
-bool is_stateful(const Request& request) {
-  switch (request.kind) {
+bool is_stateful(const Request* request) {
+  const Job& job = request->job;
+  switch (request->kind) {
     case Request::Kind::Check: return false;
-    case Request::Kind::Decode: return request.job.borders > 0;
+    case Request::Kind::Decode: return job.borders > 0;
     case Request::Kind::Absorb: return true;
-    default: return request.job.borders > 0 || request.job.absorbed;
+    default: return job.borders > 0 || job.absorbed;
   }
 }
 
-int pieces_in_workspace(const Request& request) { return is_stateful(request) ? request.job.pieces : 0; }
-
-void append(size_t* at, Mail& mail, size_t bytes) { *at = mail.place(bytes); }
+int pieces_in_workspace(const Request* request) { return is_stateful(request) ? request->job.pieces : 0; }
 
 template <class T> void copy_to(const Mail& mail, size_t at, const std::vector<T>& values) {
   if (!values.empty()) std::memcpy(mail.host<T>(at), values.data(), values.size() * sizeof(T));
@@ -55,8 +54,8 @@ void Round::wait() {
 void Round::enqueue(Requests requests) {
   configuration_ = requests.front()->configuration;
   kind_ = requests.front()->kind;
-  const auto middle = std::stable_partition(requests.begin(), requests.end(), [](Request* one) { return is_stateful(*one); });
-  stateful_ = int(middle - requests.begin());
+  const auto stateless = std::stable_partition(requests.begin(), requests.end(), is_stateful);
+  stateful_ = int(stateless - requests.begin());
   mail_.clear();
   plan(requests);
   mail_.open();
@@ -109,7 +108,7 @@ void Round::plan(const Requests& requests) {
     job.first_border = int(borders_.size());
     job.first_piece = pieces_;
     for (int border = 0; border < job.borders; ++border) borders_.push_back({int(jobs_.size()), border});
-    pieces_ += pieces_in_workspace(*request);
+    pieces_ += pieces_in_workspace(request);
     most_tokens_ = std::max<int64_t>(most_tokens_, job.tokens);
     cost_ += request->cost;
     if (request->tail_keys) {
@@ -124,20 +123,20 @@ void Round::plan(const Requests& requests) {
   }
   plan_tiles(requests);
 
-  append(&jobs_at_, mail_, jobs_.size() * sizeof(Job));
-  append(&tails_at_, mail_, tails_.size() * sizeof(Job));
-  append(&borders_at_, mail_, borders_.size() * sizeof(Place));
-  append(&tiles_at_, mail_, tiles_.size() * sizeof(QueryTile));
+  jobs_at_ = mail_.place(jobs_.size() * sizeof(Job));
+  tails_at_ = mail_.place(tails_.size() * sizeof(Job));
+  borders_at_ = mail_.place(borders_.size() * sizeof(Place));
+  tiles_at_ = mail_.place(tiles_.size() * sizeof(QueryTile));
   letters_at_.clear();
   for (const Request* request : requests) {
     for (const auto& letter : request->letters) letters_at_.push_back(mail_.place(letter.bytes));
   }
-  append(&failures_at_, mail_, requests.size() * sizeof(Failure));
+  failures_at_ = mail_.place(requests.size() * sizeof(Failure));
   sent_ = fetched_ = mail_.bytes();
   outputs_at_.assign(requests.size(), 0);
   for (const bool fetched : {true, false}) {
     for (size_t i = 0; i < requests.size(); ++i) {
-      if (requests[i]->fetch_output == fetched) append(&outputs_at_[i], mail_, requests[i]->output_bytes);
+      if (requests[i]->fetch_output == fetched) outputs_at_[i] = mail_.place(requests[i]->output_bytes);
     }
     if (fetched) fetched_ = mail_.bytes();
   }
@@ -277,11 +276,11 @@ void Launcher::launch(const std::vector<Request*>& requests) {
 void Launcher::launch_kind(std::vector<Request*> requests) {
   const Configuration& configuration = *requests.front()->configuration;
   int64_t pieces = 0, borders = 0;
-  auto count = [&](const Request& request) {
+  auto count = [&](const Request* request) {
     pieces += pieces_in_workspace(request);
-    borders += request.job.borders;
+    borders += request->job.borders;
   };
-  for (const Request* request : requests) count(*request);
+  for (const Request* request : requests) count(request);
   try {
     device_.reserve_workspace(std::min(configuration.workspace_bytes(pieces, borders), device_.most_workspace()));
   } catch (const Error& error) {
@@ -291,9 +290,9 @@ void Launcher::launch_kind(std::vector<Request*> requests) {
     pieces = borders = 0;
     size_t end = begin;
     do {
-      count(*requests[end++]);
+      count(requests[end++]);
       if (end == requests.size()) break;
-    } while (configuration.workspace_bytes(pieces + pieces_in_workspace(*requests[end]),
+    } while (configuration.workspace_bytes(pieces + pieces_in_workspace(requests[end]),
                                            borders + requests[end]->job.borders) <= device_.workspace().bytes());
     const auto round = take();
     for (size_t i = begin; i < end; ++i) requests[i]->round = round;

@@ -3,10 +3,10 @@
 //   output = (1 - g) softmax(q k') v + g sigma(q) M / (sigma(q) . z)      k, v: the open segment and the new tokens
 //
 // Everything is read once, and the time is that of the bytes. A block reads one split for up to 16 query rows (row =
-// token * group + member of the group) of one kv head: a run of positions, in steps of tile.keys, or a run of rows of M.
+// token * group + member of the group) of one kv head: a run of positions, in steps of tile.keys, or some rows of M.
 // Both are weights times rows: softmax weights times values, features times M. The warps of a block share a step, the
-// last block of a kv head to arrive adds the splits up. Splits lie on the segment's own grid, so that what a stream
-// computes depends on its position and on nothing else.
+// last block of a kv head to arrive adds the splits up. Splits lie on the segment's own grid: what a stream computes
+// depends on its position and on nothing else.
 //
 // The new keys and values enter the cache here, at positions job.open and after, by the block that reads them: they
 // count only once the host says so.
@@ -15,6 +15,7 @@
 #include <algorithm>
 
 #include "dispatch.h"
+#include "kernels/decode_merge.cuh"
 #include "kernels/decode_scores.cuh"
 #include "kernels/features.cuh"
 #include "kernels/pieces.cuh"
@@ -22,55 +23,12 @@
 namespace infini::cuda {
 namespace {
 
-constexpr int kThreads = DecodeTile::kThreads, kWarps = kThreads / 32;
-constexpr int kColumns = DecodeTile::kColumns;
+using namespace decoding;
+
 constexpr int kTickets = 1 << 16;
-constexpr float kLowest = -3.402823466e38f;
-constexpr float kLog2e = 1.44269504f;
 // Weights of positions are 2^kOffset exp(score - top): a sum of 65536 values of any size stays within float32.
 template <class T> constexpr float kOffset = -17.0f;
 template <> constexpr float kOffset<float16> = 0.0f;
-
-__device__ __forceinline__ int warp_id() { return int(threadIdx.x) / 32; }
-__device__ __forceinline__ float warp_sum(float x) {
-#pragma unroll
-  for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(~0u, x, lanes);
-  return x;
-}
-__device__ __forceinline__ float warp_max(float x) {
-#pragma unroll
-  for (int lanes = 16; lanes > 0; lanes /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, lanes));
-  return x;
-}
-__device__ __forceinline__ float relative_weight(float top, float highest) {
-  return ptx::exp2_approx((top - highest) * kLog2e);
-}
-
-// A block's task and its shared memory.
-struct Block {
-  const Shape& shape;
-  const DecodeTile& tile;
-  const Job& job;
-  int group, kv_head, first_row, rows;
-  unsigned char* staged;  // keys and values, or rows of M; then the warps' sums; then the weights of splits
-  unsigned char* queries;
-
-  __device__ int token(int row) const { return (first_row + row) / group; }
-  __device__ int head(int row) const { return kv_head * group + (first_row + row) % group; }
-  __device__ long long tensor_row(int row) const { return (long long)token(row) * shape.heads + head(row); }
-  template <class T> __device__ const T* query(int row) const {
-    return static_cast<const T*>(job.query) + tensor_row(row) * shape.head_dim;
-  }
-  // Of this warp: its share of the positions or rows of M, and its first column.
-  __device__ int part() const { return warp_id() & (tile.parts - 1); }
-  __device__ int column() const { return warp_id() < tile.parts ? 0 : kColumns; }
-};
-
-// Sums over the positions, or rows of M, that a warp has seen. Of rows g and g + 8 of the block, as accumulators are.
-struct Sums {
-  float columns[kColumns / 8][4];
-  float top[2], mass[2];
-};
 
 // ---- a split of positions
 
@@ -82,7 +40,8 @@ __device__ __forceinline__ void weigh(float (&scores)[2][4], Sums& sums, const B
   float rescale[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const auto sees = [&](int n, int e) { return 16 * block.part() + 8 * n + 2 * (lane_id() & 3) + e < visible[half]; };
+    const int first = 16 * block.part() + 2 * (lane_id() & 3);
+    const auto sees = [&](int n, int e) { return first + 8 * n + e < visible[half]; };
     float top = sums.top[half];
 #pragma unroll
     for (int at = 0; at < 4; ++at) {
@@ -114,7 +73,8 @@ __device__ __forceinline__ void weigh(float (&scores)[2][4], Sums& sums, const B
 
 // Those before all positions from `first` on are written as zeros.
 template <bool kRotary, class T>
-__device__ __forceinline__ void write_queries(const Block& block, const QueryRows<T>& queries, float factor, int first) {
+__device__ __forceinline__ void write_queries(const Block& block, const QueryRows<T>& queries, float factor,
+                                              int first) {
   const Shape& shape = block.shape;
   for (int row = 0; row < block.rows; ++row) {
     const T* query = block.query<T>(row);
@@ -135,7 +95,8 @@ __device__ __forceinline__ void load(const Rows<T>& to, const SegmentRows<T>& ro
     const int cached = min(max(rows.open, begin), end);
     to.template load<kThreads>(0, cached - begin, rows.cached + (long long)begin * rows.dim, rows.dim);
     if (cached < end) {
-      to.template load<kThreads>(cached - begin, end - cached, rows.fresh + (cached - rows.open) * rows.stride, rows.stride);
+      const T* const fresh = rows.fresh + (cached - rows.open) * rows.stride;
+      to.template load<kThreads>(cached - begin, end - cached, fresh, rows.stride);
       to.template clear<kThreads>(end - begin, padded(end - begin));
     }
   }
@@ -144,7 +105,8 @@ __device__ __forceinline__ void load(const Rows<T>& to, const SegmentRows<T>& ro
 
 // New rows among positions begin..end go into the cache.
 template <class T>
-__device__ __forceinline__ void append(const Block& block, const SegmentRows<T>& rows, void* cache, int begin, int end) {
+__device__ __forceinline__ void append(const Block& block, const SegmentRows<T>& rows, void* cache, int begin,
+                                       int end) {
   T* to = static_cast<T*>(cache) + (long long)block.kv_head * block.shape.segment_length * rows.dim;
   for (int position = max(begin, rows.open); position < end; ++position) {
     const T* from = rows(position);
@@ -280,87 +242,6 @@ template <class T> __device__ __forceinline__ void remember(const Block& block, 
   __syncthreads();
 }
 
-// ---- sums of sums
-
-// What the warps of a block have, relative to the highest of their tops, to [rows][value_dim] in global memory; of a
-// split of positions top and mass to stats[row * key splits].
-__device__ __forceinline__ void write_sums(const Block& block, const Sums& sums, float* to, float2* stats) {
-  SHARED_VARIABLE(tops, float[kWarps][DecodeTile::kRows]);
-  SHARED_VARIABLE(masses, float[kWarps][DecodeTile::kRows]);
-  const int columns = block.shape.value_dim, width = padded(columns), part = block.part();
-  float* const staged = reinterpret_cast<float*>(block.staged);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = (lane_id() >> 2) + 8 * half;
-    if (row >= block.rows) break;
-    float* const mine = staged + (part * block.rows + row) * width + 2 * (lane_id() & 3);
-#pragma unroll
-    for (int n = 0; n < kColumns / 8; ++n) {
-      const int column = block.column() + 8 * n;
-      if (column >= columns) break;
-      *reinterpret_cast<float2*>(mine + column) = {sums.columns[n][2 * half], sums.columns[n][2 * half + 1]};
-    }
-    if (block.column() == 0 && (lane_id() & 3) == 0) {
-      tops[part][row] = sums.top[half];
-      masses[part][row] = sums.mass[half];
-    }
-  }
-  __syncthreads();
-  for (int row = 0; row < block.rows; ++row) {
-    float top = tops[0][row];
-    for (int i = 1; i < block.tile.parts; ++i) top = fmaxf(top, tops[i][row]);
-    for (int column = int(threadIdx.x); column < columns; column += kThreads) {
-      float sum = 0.0f, mass = 0.0f;
-      for (int i = 0; i < block.tile.parts; ++i) {
-        const float weight = relative_weight(tops[i][row], top);
-        sum = fmaf(staged[(i * block.rows + row) * width + column], weight, sum);
-        mass = fmaf(masses[i][row], weight, mass);
-      }
-      to[row * columns + column] = sum;
-      if (stats != nullptr && column == 0) stats[row * block.tile.key_splits] = {top, mass};
-    }
-  }
-}
-
-// Weights times rows once more: of a row's key splits each counts gate exp(its top - top) / mass, the splits of M the rest.
-template <class T>
-__device__ __forceinline__ void merge(const Block& block, int key_splits, const float2* stats, const float* sums) {
-  const Shape& shape = block.shape;
-  const Job& job = block.job;
-  const int memory_splits = block.tile.memory_splits, splits = block.tile.splits;
-  float* const weights_of_rows = reinterpret_cast<float*>(block.staged);
-  for (int row = warp_id(); row < block.rows; row += kWarps) {
-    const float2 gate = shape.gate[block.head(row)];
-    const float2* row_stats = stats + row * block.tile.key_splits;
-    float* const weights = weights_of_rows + row * splits;
-    float top = kLowest, mass = 0.0f;
-    for (int i = lane_id(); i < key_splits; i += 32) top = fmaxf(top, row_stats[i].x);
-    top = warp_max(top);
-    for (int i = lane_id(); i < key_splits; i += 32) mass = fmaf(row_stats[i].y, relative_weight(row_stats[i].x, top), mass);
-    const float local = (job.absorbed || !shape.local_when_empty ? gate.y : 1.0f) / warp_sum(mass);
-    for (int i = lane_id(); i < key_splits; i += 32) {
-      weights[memory_splits + i] = relative_weight(row_stats[i].x, top) * local;
-    }
-    for (int i = lane_id(); i < memory_splits; i += 32) weights[i] = gate.x;
-  }
-  __syncthreads();
-
-  const int first = job.absorbed ? 0 : memory_splits, end = memory_splits + key_splits;
-  const int stride = block.tile.rows * shape.value_dim;
-  for (int row = 0; row < block.rows; ++row) {
-    const float* weights = weights_of_rows + row * splits;
-    for (int column = int(threadIdx.x); column < shape.value_dim; column += kThreads) {
-      const float* part = sums + row * shape.value_dim + column;
-      float sum = 0.0f;
-#pragma unroll 8
-      for (int i = first; i < end; ++i) sum = fmaf(weights[i], part[(long long)i * stride], sum);
-      const T rounded = from_float<T>(sum);
-      static_cast<T*>(job.output)[block.tensor_row(row) * shape.value_dim + column] = rounded;
-      if (!is_finite(to_float(rounded))) note_failure(job.failure, job.first_token + block.token(row), kOutput);
-    }
-  }
-}
-
 // Four blocks a multiprocessor, as far as registers decide; a rotation and float32 each need more of them.
 template <class T, bool kRotary>
 __global__ void __launch_bounds__(kThreads, 4 - kRotary - (sizeof(T) == 4))
@@ -378,7 +259,8 @@ __global__ void __launch_bounds__(kThreads, 4 - kRotary - (sizeof(T) == 4))
   const int span = tile.steps * tile.keys, key_splits = (job.open + job.tokens + span - 1) / span;
   if (rows <= 0 || split >= tile.memory_splits + key_splits || (split < tile.memory_splits && !job.absorbed)) return;
 
-  const Block block = {shape, tile, job, group, job_head % shape.kv_heads, first_row, rows, shared, shared + tile.staged_bytes};
+  const int kv_head = job_head % shape.kv_heads;
+  const Block block = {shape, tile, job, group, kv_head, first_row, rows, shared, shared + tile.staged_bytes};
   Sums sums;
   if (split < tile.memory_splits) {
     remember<T>(block, split, sums);
@@ -428,7 +310,7 @@ cudaError_t launch_decode(const Shape& shape, const Job* jobs, int job_count, vo
     for (int first = 0; first < job_count; first += at_once) {
       const dim3 grid(unsigned(std::min(job_count - first, at_once) * shape.kv_heads * tile.row_blocks * tile.splits));
       const cudaError_t error =
-          launch(kernel, grid, dim3(kThreads), tile.shared_bytes(), stream, shape, tile, jobs + first, tickets, partials);
+          launch(kernel, grid, kThreads, tile.shared_bytes(), stream, shape, tile, jobs + first, tickets, partials);
       if (error != cudaSuccess) return error;
     }
     return cudaSuccess;

@@ -1,11 +1,11 @@
 // Operands of decoding: sixteen query rows in shared memory, and what a warp multiplies them with.
 //
-// Elements of queries and keys are multiplied as they are, queries times a power of two. What is computed from elements,
-// turned queries and keys or features, is not rounded back to them: it is Wide, float32 or the sum of two bfloat16 (the
-// product of the two small parts is left out).
+// Elements of queries and keys are multiplied as they are, queries times a power of two. What is computed from
+// elements, turned queries and keys or features, is not rounded back to them: it is Wide, float32 or the sum of two
+// bfloat16 (the product of the two small parts is left out).
 // With a rotation a score depends on the distance of the two positions alone. So keys are turned by their place in the
-// step and queries by theirs counted from the same start: every step meets the same few rows of the table, which stay in
-// the multiprocessor's cache.
+// step and queries by theirs counted from the same start: every step meets the same few rows of the table, which stay
+// in the multiprocessor's cache.
 #pragma once
 
 #include <type_traits>
@@ -13,7 +13,7 @@
 #include "kernels/fragments.cuh"
 #include "kernels/rows.cuh"
 
-namespace infini::cuda {
+namespace infini::cuda::decoding {
 
 template <class T> struct WideRows {
   static constexpr int kTerms = std::is_same_v<T, float> ? 1 : 2;
@@ -42,7 +42,9 @@ template <> struct WideProduct<float> {
   Fragments<float>::A a;
 
   __device__ static int row(int i) { return (lane_id() & 3) + 4 * (i & 1) + 8 * (i >> 1); }
-  __device__ void load(const WideRows<float>& rows, int column) { Fragments<float>::load_a(a, rows.term(0), 0, column); }
+  __device__ void load(const WideRows<float>& rows, int column) {
+    Fragments<float>::load_a(a, rows.term(0), 0, column);
+  }
   __device__ void multiply(float (&acc)[4], const float (&x)[4]) const {
     Fragments<float>::multiply(acc, a, {{{x[0], x[1]}, {x[2], x[3]}}});
   }
@@ -61,7 +63,8 @@ template <> struct WideProduct<bfloat16> {
     Fragment::B x_high, x_low;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const uint32_t first = __float_as_uint(x[2 * i]) & 0xffff0000u, second = __float_as_uint(x[2 * i + 1]) & 0xffff0000u;
+      const uint32_t first = __float_as_uint(x[2 * i]) & 0xffff0000u;
+      const uint32_t second = __float_as_uint(x[2 * i + 1]) & 0xffff0000u;
       x_high.r[i] = first >> 16 | second;
       x_low.r[i] = pack_rounded<bfloat16>(x[2 * i] - __uint_as_float(first), x[2 * i + 1] - __uint_as_float(second));
     }
@@ -96,7 +99,8 @@ template <class T> struct QueryRows {
     }
   }
   // turns: the row of the table for the query's distance; null: writes zeros.
-  template <int kThreads> __device__ void write_turned(int row, const T* query, float factor, const float2* turns) const {
+  template <int kThreads>
+  __device__ void write_turned(int row, const T* query, float factor, const float2* turns) const {
     const int half = head_dim / 2;
     for (int i = int(threadIdx.x); i < second(); i += kThreads) {
       float2 pair = {0.0f, 0.0f};
@@ -112,7 +116,8 @@ template <class T> struct QueryRows {
 
 // Sixteen rows of queries with keys first .. first + 16.
 template <class T>
-__device__ __forceinline__ void score(float (&scores)[2][4], const QueryRows<T>& queries, const Rows<T>& keys, int first) {
+__device__ __forceinline__ void score(float (&scores)[2][4], const QueryRows<T>& queries, const Rows<T>& keys,
+                                      int first) {
   using Fragment = Fragments<T>;
   for (int k = 0; k < keys.columns; k += 16) {
     typename Fragment::A a;
@@ -154,4 +159,4 @@ __device__ __forceinline__ void score_turned(float (&scores)[2][4], const QueryR
   }
 }
 
-}  // namespace infini::cuda
+}  // namespace infini::cuda::decoding

@@ -1,4 +1,5 @@
-// Matrices in shared memory whose width is known at run time only. They serve Fragments as a Tile does (kernels/tile.cuh).
+// Matrices in shared memory whose width is known at run time only. They serve Fragments as a Tile does
+// (kernels/tile.cuh).
 //
 // A row is padded to a multiple of 16 elements, and 16 bytes lie unused behind it: eight rows begin in eight different
 // groups of banks. Rows are loaded in sixteens. Rows and columns that do not exist are zero.
@@ -22,8 +23,8 @@ template <class E> struct Rows {
   }
   __device__ E& at(int i, int column) const { return reinterpret_cast<E*>(row(i))[column]; }
 
-  // Starts to copy rows first .. first + count; they lie in global memory from `from` on, every `stride` elements, 16-byte
-  // aligned when their length is. All is there after ptx::cp_async_commit, cp_async_wait and __syncthreads.
+  // Starts to copy rows first .. first + count; they lie in global memory from `from` on, every `stride` elements,
+  // 16-byte aligned when their length is. There after ptx::cp_async_commit, cp_async_wait and __syncthreads.
   template <int kThreads>
   __device__ __forceinline__ void load(int first, int count, const E* from, int stride) const {
     if (columns % kPerChunk == 0) {

@@ -25,7 +25,8 @@ struct Tokens {
   int count, kv_heads, segment_length;
 };
 
-template <class Unit> __device__ __forceinline__ void copy(const Tokens& tokens, const void* from, void* to, int units) {
+template <class Unit>
+__device__ __forceinline__ void copy(const Tokens& tokens, const void* from, void* to, int units) {
   const Unit* source = static_cast<const Unit*>(from) + tokens.first * tokens.kv_heads * units;
   for (int i = int(threadIdx.x); i < tokens.count * tokens.kv_heads * units; i += kThreads) {
     const int unit = i % units, head = i / units % tokens.kv_heads, token = i / units / tokens.kv_heads;
@@ -34,7 +35,7 @@ template <class Unit> __device__ __forceinline__ void copy(const Tokens& tokens,
   }
 }
 
-__device__ __forceinline__ void copy_rows(const Tokens& tokens, const void* from, void* to, int dim, int element_bytes) {
+__device__ __forceinline__ void copy(const Tokens& tokens, const void* from, void* to, int dim, int element_bytes) {
   if (dim * element_bytes % 16 == 0) {
     copy<int4>(tokens, from, to, dim * element_bytes / 16);
   } else if (element_bytes == 4) {
@@ -54,8 +55,8 @@ __global__ void __launch_bounds__(kThreads)
   const Tokens tokens = {(long long)piece.token + first, piece.start + first, min(piece.count - first, kAppendTokens),
                          shape.kv_heads, shape.segment_length};
   const int element_bytes = shape.element == Element::Float32 ? 4 : 2;
-  copy_rows(tokens, job.key, job.cached_keys, shape.head_dim, element_bytes);
-  copy_rows(tokens, job.value, job.cached_values, shape.value_dim, element_bytes);
+  copy(tokens, job.key, job.cached_keys, shape.head_dim, element_bytes);
+  copy(tokens, job.value, job.cached_values, shape.value_dim, element_bytes);
 }
 
 // ---- check
@@ -104,8 +105,9 @@ cudaError_t launch_append(const Shape& shape, const Job* jobs, int job_count, in
   return launch(append, dim3(unsigned(job_count) * unsigned(blocks)), dim3(kThreads), 0, stream, shape, jobs, blocks);
 }
 
-cudaError_t launch_check(const Shape& shape, const Job* jobs, int job_count, long long most_tokens, cudaStream_t stream) {
-  const long long width = std::max(shape.heads * shape.head_dim, shape.kv_heads * std::max(shape.head_dim, shape.value_dim));
+cudaError_t launch_check(const Shape& shape, const Job* jobs, int job_count, long long most_tokens,
+                         cudaStream_t stream) {
+  const long long width = std::max(shape.heads * shape.head_dim, shape.kv_heads * shape.value_dim);
   return dispatch_element(shape.element, [&](auto type) {
     using T = typename decltype(type)::type;
     const long long slab = kCheckBytes / int(sizeof(T)), slabs = (most_tokens * width + slab - 1) / slab;

@@ -141,27 +141,17 @@ const files = {
   ],
   'forward.cu': [
     ['forward'],
-    ['a row does not see its own key', '8 * n + i > visible', '8 * n + i >= visible'],
-    ['the mask slants', '(lane >> 2) - 2 * (lane & 3)', '(lane >> 2) - (lane & 3)'],
+    [
+      'the next keys arrive over the values of this step',
+      'load_tile(work.keys, next, 2 * step + 2)',
+      'load_tile(work.keys, next, 2 * step + 1)',
+    ],
+    ['the local part is not gated', 'work.local_gate / (mass', '1.0f / (mass'],
     [
       'keys on the diagonal of the last column are not hidden',
       'if (ahead < kKeys - 1) {',
       'if (ahead < kKeys - 2) {',
     ],
-    ['the mass is not rescaled to the new top', 'rows.mass[strip][half] *= factor;', ''],
-    ['odd columns are not rescaled to the new top', 'acc[strip][n][2 * half + 1] *= factor;', ''],
-    ['old weights grow instead of shrinking', '(before - top) * scale.score', '(top - before) * scale.score'],
-    [
-      'some lanes of a warp raise their tops',
-      'if (!__any_sync(~0u, exceeds)) return;',
-      'if (!exceeds) return;',
-    ],
-    [
-      'tops stay until they are exceeded by far',
-      'constexpr float kSlack = 8.0f;',
-      'constexpr float kSlack = 300.0f;',
-    ],
-    ['large logits lose their differences', 'if (!(fabsf(base) < kLarge)) {', 'if (false) {'],
     [
       'values are read in another order than weights',
       'load_b_transposed<Order::Accumulator>',
@@ -217,9 +207,26 @@ const files = {
     ['the memory is read with turned queries', 'if (work.remembers) load_queries();  // as they were', ''],
     ['slices of the memory come twice', 'load_memory(first + 2 * kSlice', 'load_memory(first + kSlice'],
     ['a warp skips the keys on its diagonal', 'ahead + 16 * kStrips > 0', 'ahead > 0'],
-    ['new tiles arrive where the next is', 'slot == 0 ? 2 : slot - 1', 'slot == 2 ? 0 : slot + 1'],
     ['logits far below 0 may be infinite', 'is_finite(lowest) && is_finite(top)', 'is_finite(top)'],
-    ['the local part is not gated', 'work.local_gate / across_row', '1.0f / across_row'],
+  ],
+  'softmax.cuh': [
+    ['forward'],
+    ['a row does not see its own key', '8 * n + i > visible', '8 * n + i >= visible'],
+    ['the mask slants', '(lane >> 2) - 2 * (lane & 3)', '(lane >> 2) - (lane & 3)'],
+    ['odd columns are not rescaled to the new top', 'acc[strip][n][2 * half + 1] *= factor;', ''],
+    ['old weights grow instead of shrinking', '(before - top) * scale.score', '(top - before) * scale.score'],
+    [
+      'some lanes of a warp raise their tops',
+      'if (!__any_sync(~0u, exceeds)) return;',
+      'if (!exceeds) return;',
+    ],
+    [
+      'tops stay until they are exceeded by far',
+      'constexpr float kSlack = 8.0f;',
+      'constexpr float kSlack = 300.0f;',
+    ],
+    ['large logits lose their differences', 'if (!(fabsf(base) < kLarge)) {', 'if (false) {'],
+    ['the mass is not rescaled to the new top', 'rows.mass[strip][half] *= factor;', ''],
   ],
   'key_sums.cu': [
     ['state'],
@@ -270,6 +277,26 @@ const files = {
   ],
   'sums.cu': [
     ['state'],
+    ['sigma is one bfloat16', 'if constexpr (kPairs) add(low);', ''],
+    ['float16 values are one bfloat16', 'kEnoughShares : kValuePairs) {}', 'kEnoughShares : false) {}'],
+    [
+      'chunks are added in another order when whole',
+      'if ((first + kStep) % kChunkTokens == 0 || first + kStep >= end) {',
+      'if (first + kStep >= end) {',
+    ],
+    ['only the last chunk is kept', 'task.parts == 1 && first >= kChunkTokens', 'false'],
+    [
+      'operands are multiplied while they are made',
+      'convert(end - first, stage);\n      __syncthreads();',
+      'convert(end - first, stage);',
+    ],
+    [
+      'the next step arrives over this one',
+      'load(first + kStep, end, 1 - stage)',
+      'load(first + kStep, end, stage)',
+    ],
+    ['shares are not divided by their mass', 'key.x[c][i] *= inverse;', ''],
+    ['all slabs sum the values of the first', 'common.values.fresh += first_column;', ''],
     [
       'the last chunk reads beyond the segment',
       'parts > 1 ? min(begin + kChunkTokens, shape.segment_length)',
@@ -280,31 +307,12 @@ const files = {
       'constexpr int kEnoughShares = 16384;',
       'constexpr int kEnoughShares = 0;',
     ],
-    ['sigma is one bfloat16', 'if constexpr (kPairs) add(rest);', ''],
-    [
-      'float16 values are one bfloat16',
-      'gram ? (long long)shape.segment_length * shape.head_dim < kEnoughShares : kValuePairs)',
-      'gram)',
-    ],
-    [
-      'chunks are added in another order when whole',
-      'if ((first + kStep) % kChunkTokens == 0 || first + kStep >= end) {',
-      'if (first + kStep >= end) {',
-    ],
-    ['only the last chunk is kept', 'write(first >= begin + kChunkTokens);', 'write(false);'],
     [
       'a step begins while others are in the one before',
       '    __syncthreads();  // this step is here',
       '    // this step is here',
     ],
-    [
-      'operands are multiplied while they are made',
-      'convert(end - first, stage);\n    __syncthreads();',
-      'convert(end - first, stage);',
-    ],
-    ['the next step arrives over this one', 'load(first + kStep, 1 - stage)', 'load(first + kStep, stage)'],
     ['rows behind the segment have sigma 1', 'row < count ? sigma(key.x[c][i]) : 0.0f', 'sigma(key.x[c][i])'],
-    ['shares are not divided by their mass', 'share.x[c][i] *= inverse;', ''],
     [
       'shares of a row are summed by half of its threads',
       'for (int distance = 1; distance < kLanes; distance *= 2) x +=',
@@ -368,7 +376,6 @@ const files = {
     ['tokens of one call do not see each other', 'job.open + block.token(row) + 1, job', 'job.open + 1, job'],
     ['sums are not rescaled to the new top', 'sums.columns[n][i] *= rescale[i / 2];', ''],
     ['the mass is not rescaled to the new top', 'sums.mass[half] *= rescale[half];', ''],
-    ['the gate and its rest are exchanged', 'weights[i] = gate.x;', 'weights[i] = gate.y;'],
     ['the tickets are left as they are', 'if (last) atomicExch(tickets + record, 0);', ''],
     [
       'keys are not appended',
@@ -381,17 +388,6 @@ const files = {
       'to[(long long)(position + 1) * rows.dim + i]',
     ],
     [
-      'an empty memory is read',
-      'const int first = job.absorbed ? 0 : memory_splits,',
-      'const int first = 0,',
-    ],
-    [
-      "emptyRead 'local' stays in force",
-      'job.absorbed || !shape.local_when_empty ?',
-      '!shape.local_when_empty ?',
-    ],
-    ['a merge of splits forgets their tops', 'relative_weight(row_stats[i].x, top) * local', 'local'],
-    [
       'values are used while they arrive',
       'weigh<T>(scores, sums, block, scale, visible);\n    ptx::cp_async_wait<1>();',
       'weigh<T>(scores, sums, block, scale, visible);\n    ptx::cp_async_wait<2>();',
@@ -401,6 +397,21 @@ const files = {
       'feature(first + i) * scale * share',
       'feature(i) * scale * share',
     ],
+  ],
+  'decode_merge.cuh': [
+    ['decode'],
+    [
+      'an empty memory is read',
+      'const int first = job.absorbed ? 0 : memory_splits,',
+      'const int first = 0,',
+    ],
+    ['the gate and its rest are exchanged', 'weights[i] = gate.x;', 'weights[i] = gate.y;'],
+    ['a merge of splits forgets their tops', 'relative_weight(row_stats[i].x, top) * local', 'local'],
+    [
+      "emptyRead 'local' stays in force",
+      'job.absorbed || !shape.local_when_empty ?',
+      '!shape.local_when_empty ?',
+    ],
     [
       'failures count within the job',
       'job.first_token + block.token(row), kOutput',
@@ -408,27 +419,25 @@ const files = {
     ],
   ],
   'upkeep.cu': [
-    ['upkeep'],
+    ['append_', 'check_'],
+    ['an open piece is appended where the segment begins', 'piece.start + first, min(', 'first, min('],
     [
-      'an open piece is appended where the segment begins',
-      'piece.start + i / dim / shape.kv_heads',
-      'i / dim / shape.kv_heads',
+      'the end of a tensor is not looked at',
+      'i + k < end ? values[i + k] : from_float<T>(0.0f)',
+      'from_float<T>(0.0f)',
     ],
+    ['a call is numbered by its job', 'job.first_token + (i + k) / width', '(i + k) / width'],
+    [
+      'heads of queries are counted as those of keys',
+      'job.query, shape.heads * shape',
+      'job.query, shape.kv_heads * shape',
+    ],
+    ['tokens of a block are written over one another', 'tokens.position + token;', 'tokens.position;'],
+    ['the last piece is appended though it is full', 'if (job.pieces == job.borders) return;', ''],
     [
       'another piece than the last is appended',
       'piece_of(job, shape, job.pieces - 1)',
       'piece_of(job, shape, 0)',
-    ],
-    [
-      'the end of a tensor is not looked at',
-      'if (rest < count && !is_finite',
-      'if (rest > count && !is_finite',
-    ],
-    ['a call is numbered by its job', 'job.first_token + i / width', 'i / width'],
-    [
-      'heads of queries are counted as those of keys',
-      '(long long)shape.heads * shape.head_dim, kQuery',
-      '(long long)shape.kv_heads * shape.head_dim, kQuery',
     ],
   ],
 };

@@ -1,8 +1,9 @@
-// The decode kernel through its launcher, against float64: streams of every shape at every position, several in one launch;
-// the cache it leaves behind; that neither company nor the order of blocks changes a bit; which calls fail.
+// The decode kernel through its launcher, against float64: streams of every shape at every position, several in one
+// launch; the cache it leaves behind; that neither company nor the order of blocks changes a bit; which calls fail.
 //
-// A Stream is what the host keeps of one stream. decode() launches once for some streams with a few tokens each. Outputs,
-// rows of a cache behind the open segment and whatever of the scratch need not be zero are NaN before every launch.
+// A Stream is what the host keeps of one stream. decode() launches once for some streams with a few tokens each.
+// Outputs, rows of a cache behind the open segment and whatever of the scratch need not be zero are NaN before every
+// launch.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -15,6 +16,7 @@
 #include "device_array.h"
 #include "launch.h"
 #include "reference.h"
+#include "tiles.h"
 
 #ifdef INFINI_EMULATION
 #include "emulation/settings.h"
@@ -44,8 +46,8 @@ struct Config {
 std::string name_of(const Config& config) {
   static const char* const elements[] = {"float32", "bfloat16", "float16"};
   return std::string(elements[int(config.element)]) + " " + std::to_string(config.heads) + "/" +
-         std::to_string(config.kv_heads) + " x " + std::to_string(config.head_dim) + "/" + std::to_string(config.value_dim) +
-         ", N = " + std::to_string(config.segment_length) + (config.theta > 0 ? ", rope" : "");
+         std::to_string(config.kv_heads) + " x " + std::to_string(config.head_dim) + "/" +
+         std::to_string(config.value_dim) + ", N = " + std::to_string(config.segment_length) + (config.theta > 0 ? ", rope" : "");
 }
 
 // The error that a head's outputs may have, relative to their norm.
@@ -55,8 +57,8 @@ double bound(Element element) {
 
 double gate_of(int head) { return 1 / (1 + std::exp(0.7 - 0.5 * (head % 5))); }
 
-// Values have a mean: of one token and few columns the outputs could cancel to anything, and no relative error would mean
-// much.
+// Values have a mean: of one token and few columns the outputs could cancel to anything, and no relative error would
+// mean much.
 struct Draws {
   Draw query = normal(), key = normal(), value = normal(1, 1);
   Draw absorbed_key = normal();
@@ -148,8 +150,8 @@ class Scratch {
 };
 
 // One launch; call i belongs to stream i and is the job's token 1000 i and after.
-void decode(const Config& config, const std::vector<Stream*>& streams, const std::vector<Call*>& calls, Scratch& scratch,
-            int most_tokens = kDecodeTokens) {
+void decode(const Config& config, const std::vector<Stream*>& streams, const std::vector<Call*>& calls,
+            Scratch& scratch, int most_tokens = kDecodeTokens) {
   std::vector<float2> gates, turns;
   for (int head = 0; head < config.heads; ++head) gates.push_back({float(gate_of(head)), float(1 - gate_of(head))});
   for (int p = 0; p < config.segment_length && config.theta > 0; ++p) {
@@ -303,13 +305,34 @@ TEST(decode_large_dimensions) {
                     {16, 256}, {200, 136}});
 }
 
+TEST(decode_fits_every_device) {
+  constexpr int kStatic = 1024;  // variables of the kernel
+  for (Element element : kElements) {
+    for (int head_dim = 1; head_dim <= 256; ++head_dim) {
+      for (int value_dim = 1; value_dim <= 256; ++value_dim) {
+        for (const float2* rotary : {static_cast<const float2*>(nullptr), reinterpret_cast<const float2*>(16)}) {
+          for (int kv_heads : {1, 64}) {
+            const Shape shape = {element, false, false, 64, kv_heads, head_dim, value_dim, 65536, 1, nullptr, rotary};
+            const DecodeTile tile = decode_tile(shape, kDecodeTokens);
+            CHECK(tile.shared_bytes() + kStatic <= kSharedLimit);
+            CHECK(tile.key_splits * tile.steps * tile.keys >= 65536);
+            CHECK(tile.memory_splits * tile.memory_rows >= head_dim);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(decode_widest) {
   auto random = check::random();
   for (Element element : kElements) {
     for (double theta : {0.0, 10000.0}) {
-      Config config = {.element = element, .heads = 2, .kv_heads = 1, .head_dim = 256, .value_dim = 256,
-                       .segment_length = 70, .theta = theta};
-      check_places(config, {{64, 2, true}}, random);
+      for (int value_dim : {128, 144, 256}) {
+        Config config = {.element = element, .heads = 2, .kv_heads = 1, .head_dim = 256, .value_dim = value_dim,
+                         .segment_length = 150, .theta = theta};
+        check_places(config, {{64, 2, true}, {145, 1, true}}, random);
+      }
     }
   }
 }
@@ -346,24 +369,44 @@ TEST(decode_rope) {
 TEST(decode_rope_of_large_scores) {
   auto random = check::random();
   for (Element element : kElements) {
-    Config config = {.element = element, .heads = 2, .kv_heads = 2, .head_dim = 64, .value_dim = 16, .segment_length = 200,
-                     .scale = 8 / std::sqrt(64.0), .theta = 10000};
+    Config config = {.element = element, .heads = 2, .kv_heads = 2, .head_dim = 64, .value_dim = 16,
+                     .segment_length = 200, .scale = 8 / std::sqrt(64.0), .theta = 10000};
     check_places(config, {{196, 4, false}, {63, 4, true}}, random);
   }
 }
 
-// Splits of one step and of several, one split and as many as there are.
+// Around the borders of steps and splits.
+TEST(decode_splits) {
+  auto random = check::random();
+  for (Element element : kElements) {
+    for (double theta : {0.0, 10000.0}) {
+      for (int kv_heads : {1, 9}) {
+        Config config = {.element = element, .heads = kv_heads, .kv_heads = kv_heads,
+                         .head_dim = kv_heads == 1 ? 128 : 24,
+                         .value_dim = kv_heads == 1 ? 128 : 40, .segment_length = 1100, .theta = theta};
+        const Shape shape = {element, false, false, kv_heads, kv_heads, config.head_dim, config.value_dim, 1100, 1,
+                             nullptr, nullptr};
+        const DecodeTile tile = decode_tile(shape, kDecodeTokens);
+        const int split = tile.keys * tile.steps;
+        CHECK(tile.key_splits > 2);
+        check_places(config, {{tile.keys - 1, 1, false}, {tile.keys - 2, 4, true}, {split - 1, 1, true},
+                              {split - 3, 4, true}, {split, 1, false}, {2 * split - 1, 3, true}, {1099, 1, true}},
+                                  random);
+      }
+    }
+  }
+}
+
+// More steps than splits times the least steps of a split.
 TEST(decode_long_segments) {
   auto random = check::random();
-  for (Element element : {Element::Float32, Element::BFloat16}) {
-    for (double theta : {0.0, 10000.0}) {
-      Config wide = {.element = element, .heads = 9, .kv_heads = 9, .head_dim = 12, .value_dim = 8, .segment_length = 1100,
-                     .theta = theta};
-      check_places(wide, {{1099, 1, true}, {128, 1, false}, {127, 2, true}, {700, 4, true}}, random);
-      Config narrow = {.element = element, .heads = 2, .kv_heads = 1, .head_dim = 6, .value_dim = 5,
-                       .segment_length = 8300, .theta = theta};
-      check_places(narrow, {{8296, 4, true}, {127, 2, true}}, random);
-    }
+  for (double theta : {0.0, 10000.0}) {
+    Config wide = {.element = Element::Float32, .heads = 8, .kv_heads = 8, .head_dim = 64, .value_dim = 64,
+                   .segment_length = 2300, .theta = theta};
+    check_places(wide, {{2299, 1, true}}, random);
+    Config narrow = {.element = Element::BFloat16, .heads = 2, .kv_heads = 1, .head_dim = 6, .value_dim = 5,
+                     .segment_length = 8300, .theta = theta};
+    check_places(narrow, {{8296, 4, true}, {4000, 2, true}}, random);
   }
 }
 
@@ -397,7 +440,8 @@ TEST(decode_small_segments) {
         Config config = {.element = element, .heads = 3, .kv_heads = 3, .head_dim = 16, .value_dim = 16,
                          .segment_length = length, .local_when_empty = local};
         const int tokens = std::min(length, kDecodeTokens);
-        check_places(config, {{0, 1, false}, {0, 1, true}, {length - tokens, tokens, true}, {length - tokens, tokens, false}},
+        check_places(config, {{0, 1, false}, {0, 1, true}, {length - tokens, tokens, true}, {length - tokens, tokens,
+                                                                                             false}},
                      random);
       }
     }
@@ -409,7 +453,8 @@ TEST(decode_small_segments) {
 TEST(decode_large_scores) {
   auto random = check::random();
   for (Element element : kElements) {
-    Config config = {.element = element, .heads = 2, .kv_heads = 1, .head_dim = 16, .value_dim = 16, .segment_length = 200};
+    Config config = {.element = element, .heads = 2, .kv_heads = 1, .head_dim = 16, .value_dim = 16,
+                     .segment_length = 200};
     Draws draws;
     draws.query = draws.key = normal(0, 20);  // scores up to about +-1000, almost all weights are 0
     check_places(config, {{150, 2, true}, {0, 4, false}}, random, draws, element == Element::Float32 ? 5e-4 : 0);
@@ -421,8 +466,8 @@ TEST(decode_products_beyond_float32) {
   auto random = check::random();
   for (Element element : {Element::Float32, Element::BFloat16}) {
     for (double theta : {0.0, 100.0}) {
-      Config config = {.element = element, .heads = 1, .kv_heads = 1, .head_dim = 16, .value_dim = 16, .segment_length = 64,
-                       .scale = 1e-38, .theta = theta};
+      Config config = {.element = element, .heads = 1, .kv_heads = 1, .head_dim = 16, .value_dim = 16,
+                       .segment_length = 64, .scale = 1e-38, .theta = theta};
       Draws draws;
       draws.query = normal(0, 1e30);
       draws.key = normal(0, 1e8);
@@ -436,7 +481,8 @@ TEST(decode_largest_values) {
   auto random = check::random();
   for (Element element : kElements) {
     const double largest = element == Element::Float32 ? 3.4e38 : element == Element::BFloat16 ? 3.38e38 : 65504;
-    Config config = {.element = element, .heads = 1, .kv_heads = 1, .head_dim = 16, .value_dim = 16, .segment_length = 700};
+    Config config = {.element = element, .heads = 1, .kv_heads = 1, .head_dim = 16, .value_dim = 16,
+                     .segment_length = 700};
     Draws draws;
     draws.value = [&](Random&) { return largest; };
     check_places(config, {{699, 1, false}}, random, draws);
@@ -448,7 +494,8 @@ TEST(decode_faint_memories) {
   auto random = check::random();
   for (Element element : kElements) {
     for (double mean : {-40.0, -60.0, -80.0}) {
-      Config config = {.element = element, .heads = 2, .kv_heads = 2, .head_dim = 20, .value_dim = 16, .segment_length = 64};
+      Config config = {.element = element, .heads = 2, .kv_heads = 2, .head_dim = 20, .value_dim = 16,
+                       .segment_length = 64};
       Draws draws;
       draws.absorbed_key = normal(mean, 1);
       check_places(config, {{10, 1, true}}, random, draws);
@@ -462,7 +509,8 @@ TEST(decode_faint_memories) {
 TEST(decode_where_nothing_was_stored) {
   auto random = check::random();
   for (Element element : kElements) {
-    Config config = {.element = element, .heads = 1, .kv_heads = 1, .head_dim = 16, .value_dim = 16, .segment_length = 64};
+    Config config = {.element = element, .heads = 1, .kv_heads = 1, .head_dim = 16, .value_dim = 16,
+                     .segment_length = 64};
     Draws draws;
     int index = 0;
     draws.absorbed_key = [&](Random&) { return index++ % 16 < 8 ? 0.5 : -100.0; };
@@ -481,8 +529,8 @@ TEST(decode_alone_and_in_a_batch) {
   auto random = check::random();
   for (Element element : kElements) {
     for (double theta : {0.0, 10000.0}) {
-      Config config = {.element = element, .heads = 8, .kv_heads = 2, .head_dim = 40, .value_dim = 48, .segment_length = 150,
-                       .theta = theta};
+      Config config = {.element = element, .heads = 8, .kv_heads = 2, .head_dim = 40, .value_dim = 48,
+                       .segment_length = 150, .theta = theta};
       const std::vector<Place> places = {{149, 1, true}, {0, 1, false}, {70, 4, true}, {64, 2, false}, {100, 1, true}};
       std::vector<Stream> streams;
       std::vector<Call> calls;
@@ -508,8 +556,8 @@ TEST(decode_alone_and_in_a_batch) {
 TEST(decode_bit_for_bit_in_every_order) {
   auto random = check::random();
   for (Element element : kElements) {
-    Config config = {.element = element, .heads = 4, .kv_heads = 2, .head_dim = 72, .value_dim = 40, .segment_length = 300,
-                     .theta = element == Element::Float16 ? 10000.0 : 0.0};
+    Config config = {.element = element, .heads = 4, .kv_heads = 2, .head_dim = 72, .value_dim = 40,
+                     .segment_length = 300, .theta = element == Element::Float16 ? 10000.0 : 0.0};
     Stream first = make_stream(config, 297, true, random), second = make_stream(config, 130, true, random);
     Call one = make_call(config, 3, random), other = make_call(config, 1, random);
     Scratch scratch;
@@ -567,8 +615,8 @@ TEST(decode_many_streams) {
   auto random = check::random();
   const Config config = {.element = Element::Float32, .heads = 1024, .kv_heads = 1024, .head_dim = 1, .value_dim = 1,
                          .segment_length = 4};
-  Draws draws;
-  draws.value = [](Random& random) { return 1 + std::abs(normal()(random)); };  // heads of one number: it must not cancel
+  Draws draws;  // heads of one number: it must not cancel
+  draws.value = [](Random& random) { return 1 + std::abs(normal()(random)); };
   Stream idle = make_stream(config, 0, false, random), busy = make_stream(config, 2, true, random, draws);
   Call nothing = make_call(config, 0, random), call = make_call(config, 1, random, draws);
   std::vector<Stream*> streams(66, &idle);
@@ -589,11 +637,12 @@ TEST(decode_flags_what_is_not_finite) {
   auto random = check::random();
   for (Element element : kElements) {
     for (double theta : {0.0, 10000.0}) {
-      Config config = {.element = element, .heads = 4, .kv_heads = 2, .head_dim = 20, .value_dim = 12, .segment_length = 200,
-                       .theta = theta};
+      Config config = {.element = element, .heads = 4, .kv_heads = 2, .head_dim = 20, .value_dim = 12,
+                       .segment_length = 200, .theta = theta};
       for (double bad : {double(NAN), double(INFINITY), -double(INFINITY)}) {
         for (Input input : {Input::Query, Input::Key, Input::Value, Input::Matrix}) {
-          Stream good_stream = make_stream(config, 150, true, random), bad_stream = make_stream(config, 127, true, random);
+          Stream good_stream = make_stream(config, 150, true, random), bad_stream = make_stream(config, 127, true,
+                                                                                                random);
           Call good = make_call(config, 1, random), call = make_call(config, 3, random);
           Matrix& tensor = input == Input::Query ? call.query : input == Input::Key ? call.key : call.value;
           if (input == Input::Matrix) {
@@ -621,8 +670,8 @@ TEST(decode_flags_scores_beyond_float32) {
   auto random = check::random();
   for (Element element : {Element::Float32, Element::BFloat16}) {
     for (double sign : {1.0, -1.0}) {
-      Config config = {.element = element, .heads = 1, .kv_heads = 1, .head_dim = 16, .value_dim = 16, .segment_length = 100,
-                       .scale = 1};
+      Config config = {.element = element, .heads = 1, .kv_heads = 1, .head_dim = 16, .value_dim = 16,
+                       .segment_length = 100, .scale = 1};
       Stream stream = make_stream(config, 70, true, random);
       Call call = make_call(config, 2, random);
       for (int i = 0; i < 16; ++i) {

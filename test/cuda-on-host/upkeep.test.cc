@@ -72,7 +72,8 @@ void check_append(const Config& config, const std::vector<Call>& calls, Random& 
       for (int i = 0; i < fresh; ++i) {
         for (int head = 0; head < config.kv_heads; ++head) {
           const double* from = &tensor.tokens[(size_t(call.tokens - fresh + i) * config.kv_heads + head) * dim];
-          std::copy(from, from + dim, &tensor.expected[(size_t(head) * config.segment_length + left - fresh + i) * dim]);
+          std::copy(from, from + dim,
+                    &tensor.expected[(size_t(head) * config.segment_length + left - fresh + i) * dim]);
         }
       }
       tensor.input = ElementArray(config.element, tensor.tokens);
@@ -100,9 +101,11 @@ TEST(append_small_and_large_pieces) {
     for (Element element : kElements) {
       for (int dim : {1, 7, 8, 64, 100, 256}) {
         for (int kv_heads : {1, 3}) {
-          Config config = {.element = element, .kv_heads = kv_heads, .head_dim = dim, .value_dim = 24, .segment_length = 50};
+          Config config = {.element = element, .kv_heads = kv_heads, .head_dim = dim, .value_dim = 24,
+                           .segment_length = 50};
           // In the open segment; filling it; leaving nothing over; and going on into the next ones.
-          check_append(config, {{0, 1}, {49, 1}, {0, 50}, {20, 30}, {3, 40}, {45, 7}, {10, 190}, {0, 100}, {49, 50}}, random);
+          check_append(config, {{0, 1}, {49, 1}, {0, 50}, {20, 30}, {3, 40}, {45, 7}, {10, 190}, {0, 100}, {49, 50}},
+                       random);
         }
       }
     }
@@ -126,7 +129,8 @@ struct Bad {
 // Runs check for one stream among two good ones, with these values not finite; returns what it noted.
 Failure run_check(const Config& config, int tokens, const std::vector<Bad>& bads, double bad, Random& random,
                   bool query_only = false) {
-  const int widths[] = {config.heads * config.head_dim, config.kv_heads * config.head_dim, config.kv_heads * config.value_dim};
+  const int widths[] = {config.heads * config.head_dim, config.kv_heads * config.head_dim,
+                        config.kv_heads * config.value_dim};
   std::vector<ElementArray> tensors;
   const DeviceArray<Failure> failures(std::vector<Failure>(3, kNoFailure));
   std::vector<Job> jobs;
@@ -180,7 +184,8 @@ TEST(check_finds_every_value) {
 TEST(check_lets_the_largest_pass) {
   auto random = check::random();
   for (Element element : kElements) {
-    const double largest = element == Element::Float32 ? 3.402823466e38 : element == Element::BFloat16 ? 3.3895e38 : 65504;
+    const double largest =
+        element == Element::Float32 ? 3.402823466e38 : element == Element::BFloat16 ? 3.3895e38 : 65504;
     CHECK(run_check({.element = element}, 5, {{kQuery, 1}, {kKey, 2}, {kValue, 3}}, -largest, random) == kNoFailure);
   }
 }

@@ -1,5 +1,5 @@
 import type { Device, StreamConfig } from '../../lib';
-import { emulated, openTestDevice } from '../support/device';
+import { openTestDevice } from '../support/device';
 import { around, makeInput } from '../support/inputs';
 import { Pair } from '../support/pair';
 import { seededTest } from '../support/seeded';
@@ -10,9 +10,6 @@ beforeAll(() => {
   device = openTestDevice();
 });
 afterAll(() => device.close());
-
-/** A thousand heads are thousands of blocks of 128 threads, one after the other. */
-const TIMEOUT = emulated ? 300_000 : 60_000;
 
 const CASES: { name: string; config: StreamConfig; calls: number[] }[] = [
   {
@@ -62,18 +59,13 @@ const CASES: { name: string; config: StreamConfig; calls: number[] }[] = [
 ];
 
 for (const { name, config, calls } of CASES) {
-  seededTest(
-    `${name}: agrees with the reference`,
-    async (rng) => {
-      const pair = new Pair(device, config);
-      const v = around(2); // the roundings of hundreds of segments should not meet values that cancel
-      for (const tokens of calls)
-        await pair.attend(makeInput(pair.stream.config, tokens, rng, { v }), 'async');
-      await pair.retrieve(makeInput(pair.stream.config, 3, rng).q, 'async');
-      pair.expectMemory();
-      expect(pair.compared).toBe(calls.length + 2);
-      pair.close();
-    },
-    TIMEOUT,
-  );
+  seededTest(`${name}: agrees with the reference`, async (rng) => {
+    const pair = new Pair(device, config);
+    const v = around(2); // the roundings of hundreds of segments should not meet values that cancel
+    for (const tokens of calls) await pair.attend(makeInput(pair.stream.config, tokens, rng, { v }), 'async');
+    await pair.retrieve(makeInput(pair.stream.config, 3, rng).q, 'async');
+    pair.expectMemory();
+    expect(pair.compared).toBe(calls.length + 2);
+    pair.close();
+  });
 }

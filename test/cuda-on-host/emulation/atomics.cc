@@ -50,17 +50,14 @@ void begin(const void* address, size_t bytes, const Location& where) {
 }
 
 template <class T> T combine(Atomic operation, T old, T value, T compare) {
-  if constexpr (std::is_integral_v<T>) {
-    if (operation == Atomic::And) return old & value;
-    if (operation == Atomic::Or) return old | value;
-  }
   switch (operation) {
     case Atomic::Add: return old + value;
     case Atomic::Min: return value < old ? value : old;
     case Atomic::Max: return old < value ? value : old;
     case Atomic::CompareExchange: return old == compare ? value : old;
-    default: return value;
+    case Atomic::Exchange: return value;
   }
+  return value;
 }
 
 }  // namespace

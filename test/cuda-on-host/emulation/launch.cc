@@ -18,7 +18,7 @@ namespace infini::emulation {
 Machine& machine = *new Machine;
 Thread* current_thread = nullptr;
 bool kernels_are_instrumented = false;
-std::recursive_mutex& device_mutex = *new std::recursive_mutex;
+FairMutex& device_mutex = *new FairMutex;
 
 Block::Block() = default;
 Block::~Block() = default;

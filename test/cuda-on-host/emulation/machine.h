@@ -9,6 +9,7 @@
 
 #include "emulation/device.h"
 #include "emulation/settings.h"
+#include "fair_mutex.h"
 #include "fibers.h"
 #include "shared_memory.h"
 
@@ -124,7 +125,7 @@ extern Thread* current_thread;  // null: no kernel is running
 extern bool kernels_are_instrumented;
 
 // Held during every launch and every call of the runtime API.
-extern std::recursive_mutex& device_mutex;
+extern FairMutex& device_mutex;
 
 // ---- scheduler.cc
 

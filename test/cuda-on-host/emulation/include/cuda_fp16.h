@@ -17,11 +17,8 @@ struct alignas(4) __half2 {
 };
 
 inline __half __float2half_rn(float value) { return __half(value); }
-inline __half __float2half(float value) { return __half(value); }
 inline float __half2float(__half value) { return float(value); }
 inline __half2 __floats2half2_rn(float x, float y) { return {__half(x), __half(y)}; }
-inline __half2 __halves2half2(__half x, __half y) { return {x, y}; }
-inline float2 __half22float2(__half2 pair) { return {float(pair.x), float(pair.y)}; }
 inline unsigned short __half_as_ushort(__half value) { return value.__x; }
 inline __half __ushort_as_half(unsigned short bits) {
   __half value;

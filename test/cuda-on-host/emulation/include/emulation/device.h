@@ -33,8 +33,8 @@ uint64_t shuffle(Shuffle kind, uint32_t mask, uint64_t value, int argument, int 
 // A bit per lane of the mask whose predicate is true.
 uint32_t ballot(const char* name, uint32_t mask, bool predicate, const Location& where);
 
-// Read, modify and write *address, returning what was read. Exchange writes `value` where *address == `compare`.
-enum class Atomic : uint8_t { Add, Min, Max, And, Or, Exchange, CompareExchange };
+// Reads, changes and writes *address, returning what was read. CompareExchange writes where it was `compare`.
+enum class Atomic : uint8_t { Add, Min, Max, Exchange, CompareExchange };
 template <class T> T atomic(Atomic operation, T* address, T value, T compare, const Location& where);
 
 void fence();

@@ -46,7 +46,6 @@ inline int __all_sync(unsigned mask, int predicate, INFINI_WHERE) {
 // ---- memory
 
 inline void __threadfence() { infini::emulation::fence(); }
-inline void __threadfence_block() {}
 [[noreturn]] inline void __trap(INFINI_WHERE) { infini::emulation::fail("__trap", where); }
 
 template <class T> T __ldg(const T* address, INFINI_WHERE) {
@@ -63,8 +62,6 @@ template <class T> T __ldg(const T* address, INFINI_WHERE) {
 INFINI_ATOMIC(atomicAdd, Add, int, unsigned, unsigned long long, float, double)
 INFINI_ATOMIC(atomicMin, Min, int, unsigned, long long, unsigned long long)
 INFINI_ATOMIC(atomicMax, Max, int, unsigned, long long, unsigned long long)
-INFINI_ATOMIC(atomicAnd, And, int, unsigned, unsigned long long)
-INFINI_ATOMIC(atomicOr, Or, int, unsigned, unsigned long long)
 INFINI_ATOMIC(atomicExch, Exchange, int, unsigned, unsigned long long, float)
 #undef INFINI_ATOMIC
 template <infini::emulation::OneOf<int, unsigned, unsigned long long> T>
@@ -72,20 +69,11 @@ T atomicCAS(T* address, std::type_identity_t<T> compare, std::type_identity_t<T>
   return infini::emulation::atomic(infini::emulation::Atomic::CompareExchange, address, value, compare, where);
 }
 
-// ---- bits and arithmetic
+// ---- arithmetic
 
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
-inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
-inline int __float_as_int(float value) { return std::bit_cast<int>(value); }
-inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
-inline int __ffs(int bits) { return __builtin_ffs(bits); }
-inline int __clz(int bits) { return bits ? __builtin_clz(unsigned(bits)) : 32; }
 
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
-inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 using std::isfinite;
 using std::isinf;
 using std::isnan;

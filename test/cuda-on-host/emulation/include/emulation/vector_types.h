@@ -13,11 +13,6 @@ INFINI_VECTOR_TYPES(int, int)
 INFINI_VECTOR_TYPES(uint, unsigned)
 #undef INFINI_VECTOR_TYPES
 
-struct alignas(16) double2 {
-  double x, y;
-};
-inline double2 make_double2(double x, double y) { return {x, y}; }
-
 struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
   unsigned x, y, z;
