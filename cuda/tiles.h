@@ -43,7 +43,7 @@ __host__ __device__ constexpr int row_bytes(int columns, int element_bytes) {
 }
 
 // Decoding is bound by bytes: what counts is how many of them are under way. A step is 16 positions for each warp: 32 KB
-// of 128 + 128 dimensions of 16 bits, loaded while the step before is worked on; four such blocks share a multiprocessor
+// of 128 + 128 dimensions of 16 bits, loaded while the step before is worked on; three such blocks share a multiprocessor
 // of compute capability 8.0 or 9.0, two one of the smaller kinds. A block must read some 64 KB, or its beginning and its
 // end, microseconds of waiting, would leave the memory idle. But no more than that in a stream with few heads, which is to
 // fill a device by itself: 128 blocks, one for each multiprocessor. With eight heads and more 16 splits are enough, for

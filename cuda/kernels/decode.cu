@@ -242,9 +242,9 @@ template <class T> __device__ __forceinline__ void remember(const Block& block, 
   __syncthreads();
 }
 
-// Four blocks a multiprocessor, as far as registers decide; a rotation and float32 each need more of them.
+// Three blocks a multiprocessor, as far as registers decide; a rotation of float32 needs more of them.
 template <class T, bool kRotary>
-__global__ void __launch_bounds__(kThreads, 4 - kRotary - (sizeof(T) == 4))
+__global__ void __launch_bounds__(kThreads, kRotary && sizeof(T) == 4 ? 2 : 3)
     decode(const __grid_constant__ Shape shape, const __grid_constant__ DecodeTile tile, const Job* jobs, int* tickets,
            float* partials) {
   DYNAMIC_SHARED(shared);

@@ -20,8 +20,8 @@ constexpr int kPasses = 8;                 // passes whose loads are under way t
 constexpr int kWarps = kThreads / 32;
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) key_sums_kernel(const Shape shape, const Job* jobs, const Place* borders,
-                                                            double* key_sums) {
+__global__ void __launch_bounds__(kThreads, 2)
+    key_sums_kernel(const Shape shape, const Job* jobs, const Place* borders, double* key_sums) {
   constexpr int kPerLane = 16 / int(sizeof(T)), kSlab = kLanes * kPerLane;
   SHARED_VARIABLE(sums, double[kWarps][kSlab]);
   const int slabs = (shape.head_dim + kSlab - 1) / kSlab;

@@ -203,9 +203,8 @@ template <class T, int kDim, bool kGram> struct SumsBlock {
     constexpr int kLanes = kDim / 8;
     const int lane = int(threadIdx.x) % kLanes;
     unsigned char* const keys = left + stage * kLeftBytes;
-    Key inverse_unit, normalizer;  // of this thread's columns, for all rows
+    Key inverse_unit;  // of this thread's columns, for all rows
     inverse_unit.load(common.inverse_units, lane, kLanes);
-    if (kGram) normalizer.load(common.normalizers, lane, kLanes);
 #pragma unroll 1
     for (int row = int(threadIdx.x) / kLanes; row < kStep; row += kThreads / kLanes) {
       Key key, scaled;
@@ -219,7 +218,7 @@ template <class T, int kDim, bool kGram> struct SumsBlock {
         }
         store_exactly(Left{keys}, left_low(), row, lane + c * kLanes, scaled.x[c]);
       }
-      if (kGram) store_shares<kLanes>(row, lane, key, normalizer);
+      if (kGram) store_shares<kLanes>(row, lane, key);
     }
     if constexpr (!kGram && kValuePairs) {
       constexpr int kValueLanes = kSlab / 8;
@@ -233,7 +232,9 @@ template <class T, int kDim, bool kGram> struct SumsBlock {
   }
 
   // From a row of sigma.
-  template <int kLanes> __device__ void store_shares(int row, int lane, Eight<T> key, const Eight<T>& normalizer) {
+  template <int kLanes> __device__ void store_shares(int row, int lane, Eight<T> key) {
+    Eight<T> normalizer;
+    normalizer.load(common.normalizers, lane, kLanes);
     float most = 0.0f, mass = 0.0f;
 #pragma unroll
     for (int c = 0; c < key.kChunks; ++c) {
