@@ -60,7 +60,7 @@ struct Place {
   int job, index;
 };
 
-// kTileRows tokens of one piece: the `tile`-th.
+// forward_tile_rows() tokens of one piece, or retrieve_tile_rows() of one call: the `tile`-th.
 struct QueryTile {
   int job, piece, tile;
 };
@@ -70,8 +70,9 @@ struct Workspace {
   double* key_sums;    // [borders][kv_heads][head_dim]: sum of sigma(k) over the segment
   float* normalizers;  // [pieces][kv_heads][padded head_dim]: z before the piece
   float* sums;         // [borders][kv_heads][chunks][padded head_dim][padded value_dim + padded head_dim if delta]: B | G
+                       // of every chunk; or of all together, whole_sums
   void* snapshots;     // [pieces][kv_heads][terms][padded head_dim][padded value_dim]: M before the piece
-  bool whole_sums = false;  // the chunks of a border are added up where they are made: `sums` has one for each border
+  bool whole_sums = false;  // the chunks are added up where they are made, one after the other, to the same bits
 };
 
 // M as the forward kernel multiplies it: float32 for float32 streams, one bfloat16 for bfloat16 streams, the sum of
@@ -83,7 +84,7 @@ constexpr int snapshot_bytes(Element element) { return element == Element::Float
 constexpr int kChunkTokens = 512;
 __host__ __device__ constexpr int chunks(int segment_length) { return (segment_length + kChunkTokens - 1) / kChunkTokens; }
 
-// ---- state: absorbing full segments (kernels/state*.cu). In this order; normalizers and chain also with 0 borders, to
+// ---- state: absorbing full segments (key_sums.cu, normalizers.cu, sums.cu, chain.cu). In this order; normalizers and chain also with 0 borders, to
 // publish the memory before the only piece.
 cudaError_t launch_key_sums(const Shape&, const Job* jobs, const Place* borders, int border_count, const Workspace&, cudaStream_t);
 cudaError_t launch_normalizers(const Shape&, const Job* jobs, int job_count, const Workspace&, cudaStream_t);
@@ -107,6 +108,8 @@ cudaError_t launch_decode(const Shape&, const Job* jobs, int job_count, void* sc
                           int most_tokens = kDecodeTokens);
 
 // ---- upkeep (kernels/upkeep.cu)
+// Whether the current GPU can run the kernels: code for it is loaded, or compiled.
+cudaError_t load_code();
 // Copies the keys and values of each job's last piece that stays open into its cache.
 cudaError_t launch_append(const Shape&, const Job* jobs, int job_count, int most_tokens, cudaStream_t);
 // Notes the first value that is not finite in each job's query, key and value (null: none).

@@ -1,7 +1,7 @@
 // One function per PTX instruction that the kernels use, the two ways to name shared memory, and launch().
 //
 // The only file with inline assembly, and the only place where a build for the GPU (nvcc) and one for the host (a C++
-// compiler and the emulation of test/cuda-on-host) differ: kernels include this header and no other of CUDA's.
+// compiler and the emulation of test/cuda-on-host) differ.
 //
 // Everything is a warp's business: ldmatrix and mma are executed by all 32 lanes together. In the layouts below
 // g = lane / 4 and t = lane % 4; a pair of 16-bit elements lies in one register, the lower index in the lower half.
@@ -29,6 +29,8 @@
 
 #include <map>
 #include <mutex>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 
 // The block's dynamic shared memory as `unsigned char* name`, 1024-byte aligned.
@@ -104,10 +106,10 @@ __device__ __forceinline__ float exp2_approx(float x) {
 
 namespace infini::cuda {
 
-// More than 48 KB of dynamic shared memory must be asked for, once per kernel and device.
+// More than 48 KB of shared memory, a kernel's own variables included, must be asked for, once per kernel and device.
 inline cudaError_t allow_shared_bytes(const void* kernel, size_t bytes) {
-  static std::mutex mutex;
-  static std::map<std::pair<const void*, int>, size_t> allowed;
+  static std::mutex& mutex = *new std::mutex;  // never destroyed: threads may launch until the process is gone
+  static auto& allowed = *new std::map<std::pair<const void*, int>, size_t>;
   int device = 0;
   if (cudaError_t error = cudaGetDevice(&device)) return error;
   std::lock_guard lock(mutex);
@@ -118,15 +120,22 @@ inline cudaError_t allow_shared_bytes(const void* kernel, size_t bytes) {
   return error;
 }
 
-// kernel<<<grid, block, shared_bytes, stream>>>(arguments...), spelled so that any C++ compiler reads it.
+// kernel<<<grid, block, shared_bytes, stream>>>(arguments...), spelled so that any C++ compiler reads it. The error is
+// the launch's own, whatever this thread's latest error was.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
                    Arguments&&... arguments) {
-  if (shared_bytes > 48 * 1024) {
-    if (cudaError_t error = allow_shared_bytes(reinterpret_cast<const void*>(kernel), shared_bytes)) return error;
+  const void* const address = reinterpret_cast<const void*>(kernel);
+  if (shared_bytes > 0) {
+    if (cudaError_t error = allow_shared_bytes(address, shared_bytes)) return error;
   }
-  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
-  return cudaGetLastError();
+  std::tuple<std::remove_cv_t<Parameters>...> values(std::forward<Arguments>(arguments)...);
+  return std::apply(
+      [&](auto&... value) {
+        void* pointers[] = {&value..., nullptr};
+        return cudaLaunchKernel(address, grid, block, pointers, shared_bytes, stream);
+      },
+      values);
 }
 
 }  // namespace infini::cuda

@@ -83,7 +83,13 @@ Engine& engine_for(const std::string& id, int threads) {
   const auto [refusals, absence] = probe();
   if (id == "auto") {
     const auto usable = std::find(refusals.begin(), refusals.end(), "");
-    return usable == refusals.end() ? cpu_engine(threads) : cuda_engine(int(usable - refusals.begin()));
+    if (usable == refusals.end()) return cpu_engine(threads);
+    try {
+      return cuda_engine(int(usable - refusals.begin()));
+    } catch (const Error& error) {
+      if (error.code != ErrorCode::NoDevice) throw;
+      return cpu_engine(threads);
+    }
   }
   std::string reason = absence;
   if (gpu < int(refusals.size())) {

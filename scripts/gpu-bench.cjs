@@ -4,8 +4,10 @@
 
 const path = require('node:path');
 const { spawnSync } = require('node:child_process');
+const { describe, ratesOf } = require('../bench/gpu/floors.cjs');
 const { callTable, kernelTable, peerTable, withFloors } = require('../bench/gpu/table.cjs');
 const { built, gpu, has, root, writeResult } = require('./gpu/machine.cjs');
+const { shapesAmong, takeOnly } = require('./gpu/arguments.cjs');
 
 /** The objects that a program prints, one a line; its other words and a bad ending go to stderr. */
 function objects(command, args) {
@@ -21,8 +23,15 @@ function objects(command, args) {
   return { lines: lines.map((line) => JSON.parse(line)), failed };
 }
 
+/** What can be had of { lines, failed } where python3 may be missing. */
+function peers(args) {
+  if (!has('python3'))
+    return { lines: [{ peer: 'PyTorch', skipped: 'python3 is not installed here' }], failed: false };
+  return objects('python3', [path.join(root, 'bench/peers/gpu_peers.py'), ...args]);
+}
+
 function main(args) {
-  const only = args[0] === '--only' ? args.splice(0, 2)[1].split(',') : ['kernels', 'calls', 'peers'];
+  const { only, rest } = takeOnly(args, ['kernels', 'calls', 'peers']);
   const device = gpu();
   if (!device) throw new Error('there is no CUDA device: `npx infini-stream devices` says why');
   const result = { device: device.name, driver: device.driver, ...built(), date: new Date().toISOString() };
@@ -30,13 +39,15 @@ function main(args) {
   let failed = false;
 
   if (only.includes('kernels')) {
-    const bench = objects(path.join(root, 'build/gpu/kernel_bench'), args);
+    const bench = objects(path.join(root, 'build/gpu/kernel_bench'), rest);
     const [machine, ...measured] = bench.lines;
     if (!machine) throw new Error('kernel_bench printed nothing');
-    cases = withFloors(machine, measured);
-    Object.assign(result, { machine, kernels: cases });
+    const rates = ratesOf(machine.device, machine.copyGigabytes);
+    cases = withFloors(rates, measured);
+    Object.assign(result, { machine, rates, kernels: cases });
     failed ||= bench.failed;
-    console.log(`${machine.device}: a copy moves ${machine.copyGigabytes} GB/s\n\n${kernelTable(cases)}\n`);
+    console.log(`${machine.device}: a copy moves ${machine.copyGigabytes} GB/s; ${describe(rates)}\n`);
+    console.log(`${kernelTable(cases)}\n`);
   }
   if (only.includes('calls')) {
     const bench = objects(process.execPath, [path.join(root, 'bench/gpu/end-to-end.cjs'), 'cuda']);
@@ -44,8 +55,8 @@ function main(args) {
     failed ||= bench.failed;
     console.log(`${callTable(bench.lines, cases)}\n`);
   }
-  if (only.includes('peers') && has('python3')) {
-    const bench = objects('python3', [path.join(root, 'bench/peers/gpu_peers.py')]);
+  if (only.includes('peers')) {
+    const bench = peers(shapesAmong(rest));
     result.peers = bench.lines;
     failed ||= bench.failed;
     console.log(`${peerTable(bench.lines, cases)}\n`);

@@ -1,12 +1,16 @@
 // What JavaScript sees of a device: whole calls, from the call to its settled result. Prints JSON, one object a line.
 //   node bench/gpu/end-to-end.cjs DEVICE [--small]
 //
-// Prefill: calls of four segments on one stream. Decode: one token for each of 64 streams whose segments are half full,
-// as one prepared batch and as attendBatch. A time is printed only when the results are right: the same bits whichever
-// way the call was made, and (a smaller stream) what the CPU computes.
+// Prefill: calls of four segments on one stream. Decode: one token for each of 64 streams around the middle of their
+// segments (window.cjs), in each way of decode-calls.cjs, every way on streams of its own that start at the same
+// token. A time is printed only when the results are right: the same bits whichever way the call was made, and (a
+// smaller stream) what the CPU computes.
 
 const path = require('node:path');
 const { openDevice } = require(path.join(__dirname, '../..'));
+const { decodeCalls } = require('./decode-calls.cjs');
+const { dtype, inputsOf, places } = require('./inputs.cjs');
+const { windowOf } = require('./window.cjs');
 
 const [id, size] = process.argv.slice(2);
 const small = size === '--small';
@@ -16,27 +20,7 @@ const shapes = small
       { heads: 32, headDim: 128, segmentLength: 2048, streams: 64 },
       { heads: 8, headDim: 64, segmentLength: 512, streams: 64 },
     ];
-const runs = small ? 3 : 100;
-const dtype = 'bfloat16';
-
-let state = 1;
-function noise(length) {
-  return Uint16Array.from({ length }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return 0x3f40 + ((state >>> 16) & 0x7f) + (state & 0x8000); // 0.75 to 1.5, either sign
-  });
-}
-
-const arrays = ({ heads, headDim }, tokens) => {
-  const length = tokens * heads * headDim;
-  return { q: noise(length), k: noise(length), v: noise(length) };
-};
-
-/** The same call with everything on the device, `out` included. */
-function deviceTensors(device, shape, input) {
-  const tensor = (data) => device.tensor(shape, dtype, data);
-  return { q: tensor(input.q), k: tensor(input.k), v: tensor(input.v), out: device.tensor(shape, dtype) };
-}
+const runs = small ? 3 : 101;
 
 function toFloats(elements) {
   return Float32Array.from(new Float32Array(Uint32Array.from(elements, (bits) => bits << 16).buffer));
@@ -47,36 +31,28 @@ function mustEqual(what, a, b) {
   throw new Error(`${what}: another result than the same call gives by itself`);
 }
 
-async function median(body) {
+/** Median microseconds of a run. Where the body returns no promise, nothing of the event loop is in the times. */
+async function median(body, count) {
   const times = [];
-  for (let i = 0; i < runs; i++) {
+  for (let i = 0; i < count; i++) {
     const start = performance.now();
-    await body();
+    const result = body();
+    if (result instanceof Promise) await result;
     times.push((performance.now() - start) * 1000);
   }
-  return times.sort((a, b) => a - b)[runs >> 1];
+  return times.sort((a, b) => a - b)[count >> 1];
 }
 
-/** As `median`, for a body that returns no promise: nothing of the event loop is in the times. */
-function medianSync(body) {
-  const times = [];
-  for (let i = 0; i < runs; i++) {
-    const start = performance.now();
-    body();
-    times.push((performance.now() - start) * 1000);
-  }
-  return times.sort((a, b) => a - b)[runs >> 1];
-}
-
-const say = (shape, what, microseconds) => {
-  const { heads, headDim, segmentLength, streams } = shape;
-  console.log(JSON.stringify({ what, heads, dim: headDim, segment: segmentLength, streams, microseconds }));
+/** open: tokens of the open segment, in the mean over what was timed. */
+const say = ({ heads, headDim, segmentLength, streams }, what, open, microseconds) => {
+  const shape = { heads, dim: headDim, segment: segmentLength, streams, open };
+  console.log(JSON.stringify({ what, ...shape, microseconds }));
 };
 
 /** The device and the CPU agree on a small stream to bfloat16's accuracy. */
 async function checkAgainstCpu(device) {
   const config = { heads: 2, headDim: 64, segmentLength: 64, dtype };
-  const input = arrays(config, 200);
+  const input = inputsOf(config, 200);
   const cpu = openDevice('cpu');
   const [expected, computed] = await Promise.all(
     [cpu, device].map(async (each) => toFloats(await each.createStream(config).attend(input))),
@@ -86,67 +62,62 @@ async function checkAgainstCpu(device) {
   if (!(error < 1e-2)) throw new Error(`the output is off by ${error} of its norm from the CPU's`);
 }
 
-async function prefill(device, shape) {
-  const { streams, ...config } = shape;
-  const tokens = 4 * shape.segmentLength;
-  const input = arrays(shape, tokens);
-  const onDevice = deviceTensors(device, [tokens, shape.heads, shape.headDim], input);
+async function prefill(device, { streams: _, ...config }) {
+  const tokens = 4 * config.segmentLength;
+  const input = inputsOf(config, tokens);
   const open = () => device.createStream({ ...config, dtype });
+  const alone = open();
+  const expected = await alone.attend(input);
+  alone.close();
+  for (const place of ['host arrays', 'device tensors']) {
+    const { tensors, read, close } = places[place](device, [tokens, config.heads, config.headDim], input);
+    const { out, ...operands } = tensors;
+    const stream = open();
+    const call = () => stream.attend(operands, { out });
+    await call();
+    mustEqual(`prefill, ${place}`, await read(), expected);
+    say({ ...config, streams: 1 }, `prefill of four segments, ${place}`, 0, await median(call, runs));
+    stream.close();
+    close();
+  }
+}
 
-  const first = await open().attend(input);
-  const { out: result, ...operands } = onDevice;
-  await open().attend(operands, { out: result });
-  mustEqual('prefill with device tensors', await result.read(), first);
-
-  const one = { ...shape, streams: 1 };
-  const stream = open();
-  const out = new Uint16Array(first.length);
-  const onHost = () => stream.attend(input, { out });
-  say(one, 'prefill of four segments, host arrays', await median(onHost));
-  const inPlace = () => stream.attend(operands, { out: result });
-  say(one, 'prefill of four segments, device tensors', await median(inPlace));
+/** The packed outputs of the same token given to each stream alone, so many times. */
+async function aloneOutputs(streams, { heads, headDim }, input, times) {
+  const width = heads * headDim;
+  const outputs = Array.from({ length: times }, () => new Uint16Array(input.q.length));
+  for (const [i, stream] of streams.entries()) {
+    const fork = stream.fork();
+    const row = (array) => array.subarray(i * width, (i + 1) * width);
+    for (const packed of outputs) {
+      packed.set(await fork.attend({ q: row(input.q), k: row(input.k), v: row(input.v) }), i * width);
+    }
+    fork.close();
+  }
+  return outputs;
 }
 
 async function decode(device, shape) {
   const { streams: count, ...config } = shape;
-  const { heads, headDim, segmentLength } = shape;
-  const context = arrays(shape, segmentLength + (segmentLength >> 1));
+  const { before, warm, steps, open } = windowOf(shape.segmentLength, runs);
+  const context = inputsOf(shape, shape.segmentLength + before);
   const streams = Array.from({ length: count }, () => device.createStream({ ...config, dtype }));
   for (const stream of streams) await stream.attend(context);
+  const input = inputsOf(shape, count);
+  const expected = await aloneOutputs(streams, shape, input, warm);
 
-  const input = arrays(shape, count);
-  const packed = deviceTensors(device, [count, heads, headDim], input);
-  const row = (tensor, i) => tensor.subarray(i * heads * headDim, (i + 1) * heads * headDim);
-  const entry = (stream, i) => ({ stream, q: row(input.q, i), k: row(input.k, i), v: row(input.v, i) });
-  const batch = device.createBatch(streams);
-
-  const alone = await Promise.all(
-    streams.map((stream, i) => {
-      const { stream: _, ...token } = entry(stream, i);
-      return stream.fork().attend(token);
-    }),
-  );
-  const forks = streams.map((stream) => stream.fork());
-  const together = await device.attendBatch(forks.map(entry));
-  batch.stepSync(packed);
-  const stepped = await packed.out.read();
-  alone.forEach((expected, i) => {
-    mustEqual('a prepared batch', row(stepped, i), expected);
-    mustEqual('attendBatch', together[i].value, expected);
-  });
-
-  say(
-    shape,
-    'decode, batch.stepSync, device tensors',
-    medianSync(() => batch.stepSync(packed)),
-  );
-  say(shape, 'decode, batch.step, device tensors', await median(() => batch.step(packed)));
-  say(
-    shape,
-    'decode, batch.stepSync, host arrays',
-    medianSync(() => batch.stepSync(input)),
-  );
-  say(shape, 'decode, attendBatch, host arrays', await median(() => device.attendBatch(streams.map(entry))));
+  for (const [what, prepare] of Object.entries(decodeCalls)) {
+    const forks = streams.map((stream) => stream.fork());
+    const { step, read, close } = prepare(device, forks, shape, input);
+    for (const outputs of expected) {
+      await step();
+      mustEqual(what, await read(), outputs);
+    }
+    say(shape, `decode, ${what}`, open, await median(step, steps));
+    close();
+    for (const fork of forks) fork.close();
+  }
+  for (const stream of streams) stream.close();
 }
 
 async function main() {

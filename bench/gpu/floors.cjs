@@ -2,36 +2,36 @@
 // the longest of the three. Counted for one key/value head and one segment of N tokens, d = headDim = valueDim, in
 // 16-bit elements with M in float32; a multiplication and an addition are two operations, masked products none.
 
-/** What a GPU reaches at best in practice (measured), or what its data sheet says: dense bfloat16, float32 sums. */
+// Where the rates of a GPU are from. None of them was measured by us.
+const estimate = 'an estimate of the best in practice';
+const dataSheet = 'the data sheet';
+
+/** Rates for dense bfloat16 with float32 sums; of exponentials, 16 for each clock and multiprocessor. */
 const gpus = [
-  { name: /H100 (80GB HBM3|SXM)/, tflops: 790, gigabytes: 3000, gigaexps: 3900, source: 'measured' },
-  { name: /H200/, tflops: 790, gigabytes: 4300, gigaexps: 3900, source: 'measured' },
-  { name: /H100.*PCIe/, tflops: 756, gigabytes: 2000, gigaexps: 3200, source: 'data sheet' },
-  { name: /GH200/, tflops: 990, gigabytes: 4000, gigaexps: 3900, source: 'data sheet' },
-  { name: /A100.*80GB/, tflops: 312, gigabytes: 2039, gigaexps: 2400, source: 'data sheet' },
-  { name: /A100/, tflops: 312, gigabytes: 1555, gigaexps: 2400, source: 'data sheet' },
-  { name: /L40S/, tflops: 362, gigabytes: 864, gigaexps: 5700, source: 'data sheet' },
-  { name: /RTX 4090/, tflops: 165, gigabytes: 1008, gigaexps: 5100, source: 'data sheet' },
-  { name: /RTX 5090/, tflops: 210, gigabytes: 1792, gigaexps: 6500, source: 'data sheet' },
-  { name: /B200/, tflops: 2250, gigabytes: 8000, gigaexps: 4600, source: 'data sheet' },
+  { name: /H100 (80GB HBM3|SXM)/, tflops: 790, gigabytes: 3000, gigaexps: 3900, source: estimate },
+  { name: /\bH200/, tflops: 790, gigabytes: 4300, gigaexps: 3900, source: estimate },
+  { name: /H100.*PCIe/, tflops: 756, gigabytes: 2000, gigaexps: 3200, source: dataSheet },
+  { name: /GH200/, tflops: 990, gigabytes: 4000, gigaexps: 3900, source: dataSheet },
+  { name: /A100.*80GB/, tflops: 312, gigabytes: 2039, gigaexps: 2400, source: dataSheet },
+  { name: /A100/, tflops: 312, gigabytes: 1555, gigaexps: 2400, source: dataSheet },
+  { name: /L40S/, tflops: 362, gigabytes: 864, gigaexps: 5700, source: dataSheet },
+  { name: /RTX 4090/, tflops: 165, gigabytes: 1008, gigaexps: 5100, source: dataSheet },
+  { name: /RTX 5090/, tflops: 210, gigabytes: 1792, gigaexps: 6500, source: dataSheet },
+  { name: /B200/, tflops: 2250, gigabytes: 8000, gigaexps: 4600, source: dataSheet },
 ];
 
-/** The rates of a GPU by its name; of an unknown one, only the bandwidth that was just measured. */
+/** The rates of a GPU by its name; of an unknown one, only the bandwidth that was just measured: the rest is no bound. */
 function ratesOf(name, measuredGigabytes) {
   const known = gpus.find((gpu) => gpu.name.test(name));
-  if (known)
-    return {
-      tflops: known.tflops,
-      gigabytes: known.gigabytes,
-      gigaexps: known.gigaexps,
-      source: known.source,
-    };
-  return {
-    tflops: Number.POSITIVE_INFINITY,
-    gigabytes: measuredGigabytes,
-    gigaexps: Number.POSITIVE_INFINITY,
-    source: 'measured bandwidth only',
-  };
+  if (!known) return { gigabytes: measuredGigabytes, source: 'a copy measured in this run' };
+  const { tflops, gigabytes, gigaexps, source } = known;
+  return { tflops, gigabytes, gigaexps, source };
+}
+
+/** The rates in words. */
+function describe({ tflops, gigabytes, gigaexps, source }) {
+  const rates = [tflops && `${tflops} TFLOP/s`, `${gigabytes} GB/s`, gigaexps && `${gigaexps} billion exp/s`];
+  return `floors at ${rates.filter(Boolean).join(', ')}: from ${source}`;
 }
 
 /** Operations, bytes and exponentials of one head and segment; of one token for `decode`, with `open` tokens cached. */
@@ -63,9 +63,9 @@ function compare({ kind, segment, dim, heads, streams, open, microseconds }, rat
   const one = work[kind](segment, dim, open);
   const count = heads * streams;
   const times = {
-    arithmetic: (one.flops * count) / (rates.tflops * 1e6),
+    arithmetic: (one.flops * count) / ((rates.tflops ?? Number.POSITIVE_INFINITY) * 1e6),
     bandwidth: (one.bytes * count) / (rates.gigabytes * 1e3),
-    exponentials: (one.exps * count) / (rates.gigaexps * 1e3),
+    exponentials: (one.exps * count) / ((rates.gigaexps ?? Number.POSITIVE_INFINITY) * 1e3),
   };
   const bound = Object.keys(times).reduce((a, b) => (times[b] > times[a] ? b : a));
   return {
@@ -77,4 +77,4 @@ function compare({ kind, segment, dim, heads, streams, open, microseconds }, rat
   };
 }
 
-module.exports = { compare, ratesOf, work };
+module.exports = { compare, describe, ratesOf, work };

@@ -11,6 +11,7 @@ namespace infini::cuda::bench {
 namespace {
 
 constexpr double kOutputLimit = 5e-3, kMatrixLimit = 1e-4, kNormalizerLimit = 1e-6;
+constexpr int kDecoded = 1;  // tokens of a decode step: the kernel is launched as a prepared batch launches it
 
 // A device array filled over and over from a block of values, from another place in it for each array.
 template <class T, class Draw> DeviceArray<T> noise(size_t size, std::mt19937_64& random, Draw draw) {
@@ -51,7 +52,8 @@ std::string judge(const char* what, int stream, int head, double error, double l
 
 }  // namespace
 
-Problem::Problem(const Case& which, uint64_t seed) : case_(which), tokens_(which.kind == Kind::Decode ? 1 : which.segment) {
+Problem::Problem(const Case& which, uint64_t seed)
+    : case_(which), tokens_(which.kind == Kind::Decode ? kDecoded : which.segment) {
   const int dim = which.dim, heads = which.heads, streams = which.streams;
   const size_t width = size_t(heads) * dim;
   std::mt19937_64 random(seed);
@@ -99,7 +101,7 @@ Problem::Problem(const Case& which, uint64_t seed) : case_(which), tokens_(which
   }
   jobs_ = DeviceArray<Job>(jobs);
   if (!fills) {
-    const size_t bytes = size_t(decode_scratch_bytes(shape_, streams));
+    const size_t bytes = size_t(decode_scratch_bytes(shape_, streams, kDecoded));
     decode_scratch_ = DeviceArray<unsigned char>(std::vector<unsigned char>(bytes));
     return;
   }
@@ -124,7 +126,7 @@ void Problem::enqueue_state(cudaStream_t stream) {
 
 void Problem::enqueue(cudaStream_t stream) {
   if (case_.kind == Kind::Decode) {
-    expect_success(launch_decode(shape_, jobs_.get(), case_.streams, decode_scratch_.get(), stream));
+    expect_success(launch_decode(shape_, jobs_.get(), case_.streams, decode_scratch_.get(), stream, kDecoded));
     return;
   }
   if (case_.kind != Kind::Forward) enqueue_state(stream);

@@ -1,6 +1,6 @@
 // The benchmark's results as text.
 
-const { compare, ratesOf } = require('./floors.cjs');
+const { compare } = require('./floors.cjs');
 
 function layOut(header, rows) {
   const lines = [header, ...rows].map((row) => row.map(String));
@@ -12,8 +12,7 @@ function layOut(header, rows) {
 const percent = (fraction) => `${(100 * fraction).toFixed(0)}%`;
 
 /** Adds floor, fraction, tflops and gigabytes to the cases that have a time. */
-function withFloors(device, cases) {
-  const rates = ratesOf(device.device, device.copyGigabytes);
+function withFloors(rates, cases) {
   return cases.map((one) => (one.microseconds === undefined ? one : { ...one, ...compare(one, rates) }));
 }
 
@@ -38,13 +37,13 @@ function kernelTable(cases) {
   );
 }
 
-/** Whole calls beside the time of the kernel in them, where that was measured. */
+const shapeOf = ({ segment, dim, heads, streams, open }) => [segment, dim, heads, streams, open].join();
+
+/** Whole calls beside the time of the kernel in them, where that was measured on the same work. */
 function callTable(calls, cases) {
   const rows = calls.map((call) => {
     const kernel = cases.find(
-      ({ kind, segment, dim, heads, streams }) =>
-        call.what.startsWith(kind) &&
-        [segment, dim, heads, streams].join() === [call.segment, call.dim, call.heads, call.streams].join(),
+      (one) => call.what.startsWith(one.kind) && shapeOf(one) === shapeOf(call),
     )?.microseconds;
     const above = kernel === undefined ? '' : (call.microseconds - kernel).toFixed(1);
     return [call.what, call.segment, call.dim, call.heads, call.streams, call.microseconds.toFixed(1), above];
@@ -58,9 +57,7 @@ function peerTable(peers, cases) {
     const name = [peer.peer, peer.segment ?? '', peer.dim ?? '', peer.heads ?? '', peer.streams ?? ''];
     if (peer.microseconds === undefined) return [...name, 'skipped', peer.skipped];
     const ours = cases.find(
-      ({ kind, segment, dim, heads, streams }) =>
-        kind === 'step' &&
-        [segment, dim, heads, streams].join() === [peer.segment, peer.dim, peer.heads, peer.streams].join(),
+      (one) => one.kind === 'step' && shapeOf(one) === shapeOf({ ...peer, open: 0 }),
     )?.microseconds;
     return [
       ...name,

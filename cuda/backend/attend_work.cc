@@ -32,7 +32,7 @@ class AttendWork final : public CallWork {
   }
   ~AttendWork() override { land(); }
 
-  void commit() noexcept override {
+  void commit() override {
     publish();
     if (next_memory_) state_.memory.exchange(next_memory_);
     if (next_cache_) state_.cache.exchange(next_cache_);

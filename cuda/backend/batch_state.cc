@@ -77,19 +77,15 @@ class StepWork final : public CudaWork {
     }
   }
 
-  void commit() noexcept override {
-    for (size_t i = 0; i < full_.size(); ++i) batch_.streams[full_[i]]->memory.exchange(memories_[i]);
+  void commit() override {
     const size_t bytes = bytes_of(configuration_, packed_.tokens, configuration_.config.output_width());
     if (packed_.output_place == infini::Place::Host) {
       std::memcpy(packed_.output, batch_.mail.host<char>(layout_->output), bytes);
-      return;
-    }
-    const Device::Scope scope(batch_.device);
-    try {
+    } else {
+      const Device::Scope scope(batch_.device);
       batch_.device.copy(packed_.output, batch_.mail.device<char>(layout_->output), bytes);
-    } catch (const Error&) {
-      // The device is lost: the next call on it will say so.
     }
+    for (size_t i = 0; i < full_.size(); ++i) batch_.streams[full_[i]]->memory.exchange(memories_[i]);
   }
 
  private:
@@ -196,7 +192,9 @@ CudaBatchState::CudaBatchState(std::shared_ptr<Configuration> given, const std::
   for (int places = 0; places < int(layouts_.size()); ++places) layouts_[places] = make_layout(places);
   mail.open();
   device.check(cudaStreamCreateWithFlags(&capturing_, cudaStreamNonBlocking));
-  device.check(cudaEventCreateWithFlags(&stepped, cudaEventBlockingSync | cudaEventDisableTiming));
+  const cudaError_t error = cudaEventCreateWithFlags(&stepped, cudaEventBlockingSync | cudaEventDisableTiming);
+  if (error != cudaSuccess) cudaStreamDestroy(capturing_);
+  device.check(error);
 }
 
 CudaBatchState::~CudaBatchState() {
@@ -204,8 +202,8 @@ CudaBatchState::~CudaBatchState() {
   for (const Layout& layout : layouts_) {
     if (layout.graph) cudaGraphExecDestroy(layout.graph);
   }
-  if (capturing_) cudaStreamDestroy(capturing_);
-  if (stepped) cudaEventDestroy(stepped);
+  cudaStreamDestroy(capturing_);
+  cudaEventDestroy(stepped);
 }
 
 // Bits of `places`: whether query, key, value and output are on the host. The last layout has room for all.

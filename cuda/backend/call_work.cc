@@ -160,19 +160,15 @@ void CallWork::place_output(Request& request, int64_t first) {
   }
 }
 
-void CallWork::publish() noexcept {
+void CallWork::publish() {
   const Device::Scope scope(device_);
   const size_t bytes = size_t(tensors_.tokens * output_row_);
   const bool to_host = tensors_.output_place == infini::Place::Host;
-  try {
-    if (small_ && to_host) {
-      std::memcpy(tensors_.output, latest_.round->output(latest_.place), bytes);
-    } else if (small_ || result_) {
-      const void* from = small_ ? latest_.round->output_on_device(latest_.place) : result_.data();
-      to_host ? device_.download(tensors_.output, from, bytes) : device_.copy(tensors_.output, from, bytes);
-    }
-  } catch (const Error&) {
-    // The device is lost: the next call on it will say so.
+  if (small_ && to_host) {
+    std::memcpy(tensors_.output, latest_.round->output(latest_.place), bytes);
+  } else if (small_ || result_) {
+    const void* from = small_ ? latest_.round->output_on_device(latest_.place) : result_.data();
+    to_host ? device_.download(tensors_.output, from, bytes) : device_.copy(tensors_.output, from, bytes);
   }
 }
 

@@ -38,7 +38,7 @@ class CallWork : public CudaWork {
   // the span that will bring the last.
   void place(Request& request, int64_t first, int64_t last);
   void reserve_workspace(int64_t pieces, int64_t borders);
-  void publish() noexcept;  // the output, if someone is to see it
+  void publish();  // the output, if someone is to see it
   // Nothing is under way any more. For destructors: before anything goes that the kernels use.
   void land() noexcept;
 

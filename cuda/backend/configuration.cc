@@ -77,7 +77,8 @@ Configuration::Configuration(Device& device, const StreamConfig& config, std::sh
 // What is short takes longer than its work: launching takes a while, and few blocks do not fill the GPU. So a higher
 // speed is believed at once, a lower one the more the longer it took.
 void Configuration::learn_speed(double cost, double seconds) {
-  if (seconds <= 0) return;
+  const bool first = !launched_.exchange(true);  // CUDA loads code when it is launched first
+  if (first || seconds <= 0) return;
   const double measured = cost / seconds, known = speed_;
   speed_ = measured > known ? measured : known + (measured - known) * std::min(1.0, seconds / kTellingSeconds);
 }
@@ -98,11 +99,16 @@ Workspace Configuration::workspace(const Block& block, int64_t pieces, int64_t b
   };
   const size_t heads = size_t(shape.kv_heads), rows = size_t(padded(shape.head_dim));
   const size_t columns = size_t(padded(shape.value_dim)) + (shape.delta ? rows : 0);
+  // With few segments under way their chunks are worked on side by side; else each one's sums stay in the cache of the
+  // GPU until they are whole.
+  const int side_by_side = 2 * device.multiprocessors;
   Workspace parts;
+  parts.whole_sums = borders * shape.kv_heads >= side_by_side;
+  const size_t sums = parts.whole_sums ? 1 : size_t(chunks(shape.segment_length));
   parts.key_sums = reinterpret_cast<double*>(part(size_t(borders) * heads * shape.head_dim * sizeof(double)));
   parts.normalizers = reinterpret_cast<float*>(part(size_t(pieces) * heads * rows * sizeof(float)));
   parts.sums = reinterpret_cast<float*>(
-      part(size_t(borders) * heads * chunks(shape.segment_length) * rows * columns * sizeof(float)));
+      part(size_t(borders) * heads * sums * rows * columns * sizeof(float)));
   parts.snapshots = reinterpret_cast<void*>(at);
   return parts;
 }

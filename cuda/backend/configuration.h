@@ -40,6 +40,7 @@ class Configuration {
   Block gate_;
   std::shared_ptr<const Block> rotary_;
   std::atomic<double> speed_;
+  std::atomic<bool> launched_ = false;
 };
 
 class Configurations {

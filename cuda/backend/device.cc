@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/memory_budget.h"
+#include "launch.h"
 
 namespace infini::cuda {
 namespace {
@@ -73,6 +74,12 @@ class PinnedSource final : public Source {
   Device& device_;
 };
 
+int count_multiprocessors(int index) {
+  int count = 1;
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, index);
+  return count;
+}
+
 size_t total_bytes(int index) {
   size_t available = 0, total = 0;
   cudaSetDevice(index);
@@ -85,11 +92,18 @@ size_t total_bytes(int index) {
 Device::Device(int index, Ledger& ledger)
     : index(index),
       id("cuda:" + std::to_string(index)),
+      multiprocessors(count_multiprocessors(index)),
       ledger(ledger),
       memory(ledger, std::make_unique<DeviceSource>(*this), std::min<size_t>(512 << 20, total_bytes(index) / 16)),
       pinned(ledger, std::make_unique<PinnedSource>(*this), kMostIdlePinned),
       most_workspace_(std::clamp<size_t>(total_bytes(index) / 256, 64 << 20, 256 << 20)) {
   const Scope scope(*this);
+  if (const cudaError_t error = load_code()) {
+    cudaGetLastError();
+    throw Error(ErrorCode::NoDevice, "Expected a GPU that can run this build's kernels for '" + id + "' but received " +
+                                         cudaGetErrorName(error) + " (" + cudaGetErrorString(error) +
+                                         "); 'cpu' is available");
+  }
   for (cudaStream_t* stream : {&computing, &uploading, &downloading}) {
     check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
   }
@@ -149,7 +163,10 @@ void Device::wait(cudaEvent_t event) {
   const auto deadline = std::chrono::steady_clock::now() + kSpin;
   cudaError_t error = cudaEventQuery(event);
   while (error == cudaErrorNotReady && std::chrono::steady_clock::now() < deadline) error = cudaEventQuery(event);
-  if (error == cudaErrorNotReady) error = cudaEventSynchronize(event);
+  if (error == cudaErrorNotReady) {
+    cudaGetLastError();  // "not ready" is no error
+    error = cudaEventSynchronize(event);
+  }
   check(error);
 }
 

@@ -2,7 +2,7 @@
 //
 // Everything is computed on one CUDA stream, in the order in which it was enqueued; so scratch that all calls share
 // needs no other order. Large inputs travel on a second stream and large outputs on a third, tied to the first by
-// events. `queue` is held by whoever enqueues what must stay together. It is never held while waiting for the GPU.
+// events. `queue` is held by whoever enqueues what must stay together. It is not held while waiting for results.
 //
 // An error that is not want of memory means that what the GPU did or will do cannot be trusted: the device is lost, and
 // every call on it fails from then on.
@@ -22,13 +22,23 @@ class Device {
   Device(int index, Ledger& ledger);
   Device(const Device&) = delete;
 
-  // The calling thread's CUDA calls are for this device, until the end of the scope.
+  // The calling thread's CUDA calls are for this device, until the end of the scope. It may be a thread of JavaScript,
+  // on which others use CUDA too.
   class Scope {
    public:
-    explicit Scope(const Device& device) { cudaSetDevice(device.index); }
+    explicit Scope(const Device& device) : index_(device.index) {
+      cudaGetDevice(&before_);
+      if (before_ != index_) cudaSetDevice(index_);
+    }
+    ~Scope() {
+      if (before_ != index_) cudaSetDevice(before_);
+    }
+    Scope(const Scope&) = delete;
 
    private:
-    Inside inside_;
+    const Inside inside_;
+    const int index_;
+    int before_ = 0;
   };
 
   // Throws Error for anything but success: OutOfMemory, or Device, after which the device is lost.
@@ -61,6 +71,7 @@ class Device {
 
   const int index;
   const std::string id;
+  const int multiprocessors;
   Ledger& ledger;
   Pool memory, pinned;
   cudaStream_t computing = nullptr, uploading = nullptr, downloading = nullptr;

@@ -44,7 +44,8 @@ InputCheck::InputCheck(const Configuration& configuration, const Tensors& tensor
       dtype_(configuration.config.dtype) {
   const StreamConfig& config = configuration.config;
   const int64_t width = config.query_width() + config.key_width() + config.value_width();
-  tokens_per_stage_ = std::max<int64_t>(1, kBytesPerStage / (width * int64_t(config.element_bytes())));
+  // A multiple of eight, so that every stage begins at 16 bytes, as kernels want it.
+  tokens_per_stage_ = std::max<int64_t>(8, kBytesPerStage / (width * int64_t(config.element_bytes())) / 8 * 8);
   for (const Input& input : inputs_) needs_device_ |= input.data && input.place == infini::Place::Device;
 }
 

@@ -79,7 +79,7 @@ DeviceInfo describe(int gpu) {
     info.compute_capability = capability_text(properties);
     info.total_bytes = properties.totalGlobalMem;
   }
-  info.free_bytes = free_bytes(gpu);
+  info.free_bytes = std::min(free_bytes(gpu), info.total_bytes);  // a part of a GPU may be told what the whole one has
   info.driver = driver_text();
   cudaGetLastError();  // what failed here is missing in the answer
   return info;

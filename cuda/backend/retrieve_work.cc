@@ -15,7 +15,7 @@ class RetrieveWork final : public CallWork {
       : CallWork(*state.configuration, tensors, tensors.tokens <= kLightTokens), state_(state), absorbed_(absorbed) {}
   ~RetrieveWork() override { land(); }
 
-  void commit() noexcept override { publish(); }
+  void commit() override { publish(); }
 
  private:
   void plan(Request& request) override {

@@ -51,8 +51,9 @@ class Work {
   // One unit, at most some 50 ms. On a backend that gathers: waits for the stage that launch() started; each
   // stage has one unit. Throws Error or std::bad_alloc.
   virtual void run(int unit) = 0;
-  // The new state becomes the stream's, and `output` is complete. Cannot fail.
-  virtual void commit() noexcept = 0;
+  // `output` is completed, then the new state becomes the stream's. Throws Error, and changes no stream, only when the
+  // device is lost.
+  virtual void commit() = 0;
   // Set by the engine: a running unit may return early, its results will be thrown away.
   std::atomic<bool> cancelled{false};
 };

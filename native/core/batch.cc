@@ -14,7 +14,7 @@ std::unique_ptr<Work> Batch::begin(const Tensors& packed) {
   return state_->step(packed, positions_);
 }
 
-void Batch::commit(Work& work) noexcept {
+void Batch::commit(Work& work) {
   work.commit();
   for (const auto& stream : streams) stream->count(1);
 }

@@ -15,7 +15,7 @@ class Batch {
   Batch(Backend& backend, std::vector<std::shared_ptr<Stream>> streams);
 
   std::unique_ptr<Work> begin(const Tensors& packed);
-  void commit(Work& work) noexcept;
+  void commit(Work& work);
 
   // On the calling thread, from start to end. Throws Error.
   void run_now(const Tensors& packed);

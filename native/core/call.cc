@@ -31,7 +31,7 @@ std::unique_ptr<Work> Call::begin(Backend& backend) {
   }
 }
 
-void Call::commit() noexcept {
+void Call::commit() {
   switch (kind) {
     case CallKind::Read: return;
     case CallKind::Step: return batch->commit(*work);

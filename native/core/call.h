@@ -43,7 +43,7 @@ struct Call {
  private:
   friend class Engine;
   std::unique_ptr<Work> begin(Backend& backend);
-  void commit() noexcept;
+  void commit();
 
   std::unique_ptr<Work> work;
   int behind = 0;  // in how many streams' queues others are before it

@@ -224,7 +224,9 @@ void Engine::finish(const std::shared_ptr<Call>& call, Lock& lock) {
   call->error = call->cancelled;
   call->committing = true;
   lock.unlock();
-  if (!call->error) call->commit();
+  if (!call->error) {
+    if (const auto thrown = caught([&] { call->commit(); })) call->error = as_error(thrown);
+  }
   call->work.reset();
   deliver(call);  // before the next call can start, so that calls on one stream settle in order
   lock.lock();

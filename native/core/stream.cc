@@ -15,7 +15,7 @@ std::unique_ptr<Work> Stream::begin(CallKind kind, const Tensors& tensors) {
   return state_->attend(tensors, Pieces(open, tensors.tokens, config.segment_length), absorbed);
 }
 
-void Stream::commit(CallKind kind, const Tensors& tensors, Work& work) noexcept {
+void Stream::commit(CallKind kind, const Tensors& tensors, Work& work) {
   work.commit();
   if (kind == CallKind::Attend) count(tensors.tokens);
 }

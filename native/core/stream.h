@@ -20,7 +20,7 @@ class Stream {
 
   // Attend or Retrieve: cuts the call at segment borders and hands it to the device.
   std::unique_ptr<Work> begin(CallKind kind, const Tensors& tensors);
-  void commit(CallKind kind, const Tensors& tensors, Work& work) noexcept;
+  void commit(CallKind kind, const Tensors& tensors, Work& work);
 
   // On the calling thread, from start to end. Throws Error.
   void run_now(CallKind kind, const Tensors& tensors);

@@ -1,6 +1,8 @@
 // The faults that the kernels' tests must find: for each file the parts of the names of the tests to run, then what is
 // wrong, what stands in the source (exactly once), what is put in its place and, where no test can see it, the proof.
 
+const path = require('node:path');
+
 const files = {
   'features.cuh': [
     ['forward', 'state', 'decode'],
@@ -113,6 +115,21 @@ const files = {
     ],
     ['the second half of a feature is lost', 'low[i] = features[strip][i] - high[i];', 'low[i] = 0.0f;'],
     ['the second term of M is read where the first is', 'slice, kSlice + k, n)', 'slice, k, n)'],
+  ],
+  'retrieve.cu': [
+    ['retrieve'],
+    [
+      'query heads meet the wrong key-value head',
+      'head / (shape.heads / shape.kv_heads)',
+      'head % shape.kv_heads',
+    ],
+    ['rows beyond the call are computed', 'min(kRows, job.tokens - token)', 'kRows'],
+    ['an empty memory is read', 'job.absorbed != 0', 'true'],
+    ["all jobs read the first one's memory", 'job.first_piece, head', '0, head'],
+    ['failures count within the tile', 'job.first_token + token}', 'job.first_token}'],
+    ['the lower half of a strip is not looked at', '!(poison[half] == 0.0f)', '!(poison[0] == 0.0f)'],
+    ['queries are used while they arrive', 'cp_async_wait<2>', 'cp_async_wait<3>'],
+    ['slices arrive over those that others read', 'first / kSlice % kTile.buffers', 'first / kSlice % 2'],
   ],
   'outputs.cuh': [
     ['forward', 'retrieve'],
@@ -295,7 +312,7 @@ const files = {
       'load(first + kStep, end, 1 - stage)',
       'load(first + kStep, end, stage)',
     ],
-    ['shares are not divided by their mass', 'key.x[c][i] *= inverse;', ''],
+    ['shares are not divided by their mass', 'key.x[c][i] *= inverse;', ';'],
     ['all slabs sum the values of the first', 'common.values.fresh += first_column;', ''],
     [
       'the last chunk reads beyond the segment',
@@ -398,6 +415,48 @@ const files = {
       'feature(i) * scale * share',
     ],
   ],
+  'decode_scores.cuh': [
+    ['decode'],
+    ['turned queries and features lose their low part', 'Fragment::multiply(acc, low, x_high);', ''],
+    ['turned keys and M lose their low part', 'Fragment::multiply(acc, high, x_low);', ''],
+    ['queries turn the other way', 'fmaf(-y, turns[i].y', 'fmaf(y, turns[i].y'],
+    [
+      'second halves of queries are not scaled',
+      'y = to_float(query[i + half]) * factor',
+      'y = to_float(query[i + half])',
+    ],
+    ['second halves lie where the first are padded', 'return padded(head_dim / 2);', 'return head_dim / 2;'],
+    ['keys turn as those eight before', 'first + 8 * n + (lane_id() >> 2)', 'first + (lane_id() >> 2)'],
+    ['the table is read behind the segment', 'min(key, segment_length - 1)', 'key'],
+    ['products of the second halves are left out', 'product.multiply(scores[n], y);', ''],
+  ],
+  'decode_block.cuh': [
+    ['decode'],
+    ['every row block begins at the first token', '(first_row + row) / group', 'row / group'],
+    ['every row block begins at the first head', '(first_row + row) % group', 'row % group'],
+    ['wide values are summed in their first columns only', '? 0 : kColumns', '? 0 : 0'],
+    ['four warps have positions of their own in wide tensors', '& (tile.parts - 1)', '& 3'],
+    [
+      'the largest of half of a warp counts',
+      'lanes = 16; lanes > 0; lanes /= 2) x = fmaxf',
+      'lanes = 8; lanes > 0; lanes /= 2) x = fmaxf',
+    ],
+  ],
+  'rows.cuh': [
+    ['decode'],
+    [
+      'columns that do not exist are left as they are',
+      '*reinterpret_cast<int4*>(&at(first + i, column)) = int4{0, 0, 0, 0};',
+      '',
+    ],
+    [
+      'unaligned columns that do not exist are copied',
+      'column < columns ? from[i * stride + column] : from_float<E>(0.0f)',
+      'from[i * stride + column]',
+    ],
+    ['rows that do not exist are left as they are', 'i < (end - first) * chunks', 'i < 0'],
+    ['all copies of a thread come from its first row', 'from += at_once * stride)', 'from += 0)'],
+  ],
   'decode_merge.cuh': [
     ['decode'],
     [
@@ -416,6 +475,46 @@ const files = {
       'failures count within the job',
       'job.first_token + block.token(row), kOutput',
       'block.token(row), kOutput',
+    ],
+  ],
+  '../tiles.h': [
+    ['tiles', 'small'],
+    [
+      'decode: a last step that is not full is left out',
+      '(shape.segment_length + tile.keys - 1) / tile.keys',
+      'shape.segment_length / tile.keys',
+    ],
+    [
+      'decode: rows of M that fill no split are left out',
+      '(shape.head_dim + tile.memory_rows - 1) / tile.memory_rows',
+      'shape.head_dim / tile.memory_rows',
+    ],
+    [
+      'decode: rows that fill no block are left out',
+      '(all_rows + tile.rows - 1) / tile.rows',
+      'all_rows / tile.rows',
+    ],
+    [
+      'decode: splits have no room for all of their sums',
+      'tile.splits * shape.value_dim) + 3',
+      'tile.key_splits * shape.value_dim) + 3',
+    ],
+    ['decode: turned queries have room for one term', 'terms * row_bytes(2 * padded', 'row_bytes(2 * padded'],
+    ['decode: a wide float32 step has as many keys as others', 'tile.keys /= 2;', ';'],
+    [
+      'sums: float16 values have no room for their low halves',
+      'element == Element::Float16 ? dim + slab : dim',
+      'dim',
+    ],
+    [
+      'chain: one stage less has room than is used',
+      'stages * threads(head_dim) * 32',
+      '(stages - 1) * threads(head_dim) * 32',
+    ],
+    [
+      'forward: one buffer less has room than is used',
+      '(rows + buffers * keys)',
+      '(rows + (buffers - 1) * keys)',
     ],
   ],
   'upkeep.cu': [
@@ -444,6 +543,6 @@ const files = {
 
 module.exports = Object.entries(files).flatMap(([file, [tests, ...faults]]) =>
   faults.map(([name, find, replace, equivalent]) => {
-    return { file: `cuda/kernels/${file}`, tests, name, find, replace, equivalent };
+    return { file: path.posix.join('cuda/kernels', file), tests, name, find, replace, equivalent };
   }),
 );

@@ -14,11 +14,21 @@ test('end-to-end.cjs times calls whose results agree', () => {
     'decode, batch.stepSync, device tensors',
     'decode, batch.step, device tensors',
     'decode, batch.stepSync, host arrays',
+    'decode, attendBatch, device tensors',
+    'decode, attendBatch, host buffers',
     'decode, attendBatch, host arrays',
   ]);
-  for (const call of calls) expect(call.microseconds).toBeGreaterThan(0);
+  for (const { what, segment, open, microseconds } of calls) {
+    expect(open).toBe(what.startsWith('decode') ? segment / 2 : 0); // where kernel_bench times its kernel
+    expect(microseconds).toBeGreaterThan(0);
+  }
 });
 
 test('repeats.cjs finds the same bits again', () => {
-  expect(node('scripts/gpu/repeats.cjs', 'cpu', '3')).toBe('5 streams, 3 times each\n');
+  const said = node('scripts/gpu/repeats.cjs', 'cpu', '2');
+  expect(said).toBe('5 configurations, each run once and repeated 2 times\n');
+});
+
+test.each(['0', 'x'])('repeats.cjs does not pass without a comparison: %s repeats', (times) => {
+  expect(() => node('scripts/gpu/repeats.cjs', 'cpu', times)).toThrow(/expected a number of repeats/);
 });

@@ -1,6 +1,6 @@
 // The benchmark's arithmetic against figures worked out by hand.
 
-const { compare, ratesOf, work } = require('../../bench/gpu/floors.cjs');
+const { compare, describe: inWords, ratesOf, work } = require('../../bench/gpu/floors.cjs');
 
 const h100 = ratesOf('NVIDIA H100 80GB HBM3', 1234);
 
@@ -77,6 +77,18 @@ describe('the floor', () => {
     );
     expect(found.bound).toBe('bandwidth');
     expect(found.floor).toBeCloseTo((2176 * 1024) / 500e3, 5);
-    expect(rates.source).toMatch(/measured/);
+  });
+
+  test.each([
+    ['NVIDIA H100 80GB HBM3', 3000, /^floors at 790 TFLOP\/s, 3000 GB\/s, .*: from an estimate/],
+    ['NVIDIA H200', 4300, /from an estimate/],
+    ['NVIDIA GH200 480GB', 4000, /^floors at 990 TFLOP\/s, .*: from the data sheet$/],
+    ['NVIDIA A100-SXM4-80GB', 2039, /from the data sheet$/],
+    ['NVIDIA Something', 500, /^floors at 500 GB\/s: from a copy measured in this run$/],
+  ])('of %s says where its rates are from', (name, gigabytes, words) => {
+    const rates = ratesOf(name, 500);
+    expect(rates.gigabytes).toBe(gigabytes);
+    expect(inWords(rates)).toMatch(words);
+    expect(JSON.parse(JSON.stringify(rates))).toEqual(rates); // as the results keep them
   });
 });

@@ -16,6 +16,13 @@ namespace {
 __global__ void add(int* values, int amount) { values[threadIdx.x] += amount; }
 __global__ void trap() { __trap(); }
 
+__global__ void fill_shared(int* results) {
+  DYNAMIC_SHARED(memory);
+  SHARED_VARIABLE(own, int[32]);
+  own[threadIdx.x] = memory[threadIdx.x] = 1;
+  results[threadIdx.x] = own[threadIdx.x];
+}
+
 // Errors as return values, as the addon sees them.
 struct ReturnErrors {
   ReturnErrors() { settings.throw_errors = false; }
@@ -119,6 +126,24 @@ TEST(runtime_explains_a_kernel_that_failed) {
   CHECK(std::string(cudaGetErrorName(cudaErrorLaunchFailure)) == "cudaErrorLaunchFailure");
 }
 
+TEST(runtime_counts_variables_among_shared_memory) {
+  DeviceArray<int> results(32);
+  const auto run = [&](size_t dynamic_bytes) {
+    return report_of([&] {
+      (void)launch_grid(reinterpret_cast<const void*>(fill_shared), 1, 32, dynamic_bytes, nullptr,
+                        [to = results.get()] { fill_shared(to); });
+    });
+  };
+  // Variables are followed by the dynamic part at the next multiple of 1024.
+  CHECK(run(47 * 1024).empty() && !run(48 * 1024).empty());
+  clear_errors();
+  CHECK_CUDA(launch(fill_shared, 1, 32, 48 * 1024, nullptr, results.get()));
+  CHECK(results.download()[31] == 1 && run(48 * 1024).empty());
+  CHECK_CUDA(launch(fill_shared, 1, 32, 98 * 1024, nullptr, results.get()));
+  CHECK(!report_of([&] { (void)launch(fill_shared, 1, 32, 99 * 1024, nullptr, results.get()); }).empty());
+  clear_errors();
+}
+
 TEST(runtime_copies_and_fills_on_streams) {
   cudaStream_t stream;
   cudaEvent_t start, end;
@@ -144,6 +169,80 @@ TEST(runtime_copies_and_fills_on_streams) {
   CHECK_CUDA(cudaEventDestroy(end));
   CHECK_CUDA(cudaStreamDestroy(stream));
   CHECK(!report_of([&] { (void)cudaStreamSynchronize(stream); }).empty());
+}
+
+TEST(runtime_does_lazy_work_when_the_host_waits) {
+  settings.lazy_streams = Lazy::Yes;
+  cudaStream_t first, second;
+  cudaEvent_t middle, end;
+  int *early, *late;
+  for (cudaStream_t* stream : {&first, &second}) CHECK_CUDA(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
+  for (cudaEvent_t* event : {&middle, &end}) CHECK_CUDA(cudaEventCreateWithFlags(event, cudaEventDisableTiming));
+  for (int** host : {&early, &late}) CHECK_CUDA(cudaHostAlloc(host, 128, cudaHostAllocDefault));
+  DeviceArray<int> values(std::vector<int>(32, 1));
+  const auto fetch = [&](int* to, cudaStream_t stream) {
+    CHECK_CUDA(cudaMemcpyAsync(to, values.get(), 128, cudaMemcpyDeviceToHost, stream));
+  };
+  CHECK_CUDA(launch(add, 1, 32, 0, first, values.get(), 2));
+  fetch(early, first);
+  CHECK_CUDA(cudaEventRecord(middle, first));
+  CHECK_CUDA(launch(add, 1, 32, 0, first, values.get(), 100));  // nobody waits for it
+  CHECK_CUDA(cudaStreamWaitEvent(second, middle, 0));
+  CHECK_CUDA(launch(add, 1, 32, 0, second, values.get(), 4));
+  fetch(late, second);
+  CHECK_CUDA(cudaEventRecord(end, second));
+  CHECK(early[0] == -1 && late[0] == -1);
+  CHECK(cudaEventQuery(end) == cudaErrorNotReady);
+  (void)cudaGetLastError();
+  CHECK(early[0] == 3 && late[0] == -1);  // the question took the time of one wait
+  CHECK_CUDA(cudaEventSynchronize(end));
+  CHECK(late[31] == 7 && cudaEventQuery(middle) == cudaSuccess);
+  CHECK_CUDA(cudaDeviceSynchronize());
+  int pageable[32] = {};
+  fetch(pageable, first);  // is waited for as it is
+  CHECK(pageable[31] == 107);
+  for (int* host : {early, late}) CHECK_CUDA(cudaFreeHost(host));
+  for (cudaEvent_t event : {middle, end}) CHECK_CUDA(cudaEventDestroy(event));
+  for (cudaStream_t stream : {first, second}) CHECK_CUDA(cudaStreamDestroy(stream));
+  settings.lazy_streams = Lazy::No;
+}
+
+TEST(runtime_lets_work_overtake_what_does_not_wait) {
+  settings.lazy_streams = Lazy::Random;
+  cudaStream_t first, second;
+  cudaEvent_t event;
+  for (cudaStream_t* stream : {&first, &second}) CHECK_CUDA(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
+  CHECK_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  DeviceArray<int> values(32);
+  bool orders[2][2] = {};  // whether waiting, and whether the second came before the first
+  for (int waits = 0; waits < 2; ++waits) {
+    for (int i = 0; i < 64; ++i) {
+      CHECK_CUDA(cudaMemsetAsync(values.get(), 1, 128, first));
+      CHECK_CUDA(cudaEventRecord(event, first));
+      if (waits) CHECK_CUDA(cudaStreamWaitEvent(second, event, 0));
+      CHECK_CUDA(cudaMemsetAsync(values.get(), 2, 128, second));
+      CHECK_CUDA(cudaStreamSynchronize(first));
+      CHECK_CUDA(cudaStreamSynchronize(second));
+      orders[waits][values.download()[0] == 0x01010101] = true;
+    }
+  }
+  CHECK(orders[0][0] && orders[0][1] && orders[1][0] && !orders[1][1]);
+  CHECK_CUDA(cudaEventDestroy(event));
+  for (cudaStream_t stream : {first, second}) CHECK_CUDA(cudaStreamDestroy(stream));
+  settings.lazy_streams = Lazy::No;
+}
+
+TEST(runtime_keeps_a_fault_of_lazy_work) {
+  ReturnErrors errors;
+  settings.lazy_streams = Lazy::Yes;
+  cudaStream_t stream;
+  CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  CHECK(launch(trap, 1, 32, 0, stream) == cudaSuccess);
+  CHECK(cudaStreamSynchronize(stream) == cudaErrorLaunchFailure);
+  CHECK(cudaDeviceSynchronize() == cudaErrorLaunchFailure);
+  clear_errors();
+  CHECK_CUDA(cudaStreamDestroy(stream));
+  settings.lazy_streams = Lazy::No;
 }
 
 TEST(runtime_captures_a_graph_over_two_streams) {

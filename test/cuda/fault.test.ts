@@ -1,8 +1,11 @@
 import { clean, run } from '../lifecycle/child';
 import { emulatedTest } from './only';
 
-/** The n-th kernel of the process fails, and with it whatever comes after on that device. */
-const fault = (launch: number) => ({ INFINI_EMULATED_FAULT: String(launch) });
+/** The n-th kernel or copy of the process fails, and with it whatever comes after on that device. */
+const faults = {
+  kernel: (n: number) => ({ INFINI_EMULATED_FAULT: String(n) }),
+  copy: (n: number) => ({ INFINI_EMULATED_COPY_FAULT: String(n) }),
+};
 
 const PROGRAM = `
   (async () => {
@@ -23,6 +26,7 @@ const PROGRAM = `
       await attempt('step', () => batch.step(data(2)));
     }
     const [first] = errors;
+    const before = streams.map(({ tokens }) => tokens);
     errors.length = 0;
     const calls = {
       attend: () => three.attend(data(5)),
@@ -41,7 +45,7 @@ const PROGRAM = `
     };
     for (const [name, body] of Object.entries(calls)) await attempt(name, body);
     const wanted = Object.keys(calls);
-    const tokens = streams.map((stream) => stream.tokens >= 0);
+    const tokens = streams.map(({ tokens }, i) => tokens === before[i]); // a call that failed has not counted
     tensor.close();
     batch.close();
     for (const stream of streams) stream.close();
@@ -55,9 +59,12 @@ const PROGRAM = `
   })();
 `;
 
-describe.each([1, 2, 3, 5, 8, 14])('when kernel %i of a process fails', (launch) => {
+describe.each([
+  ...[1, 2, 3, 5, 8, 14].map((n) => ['kernel', n] as const),
+  ...[4, 5, 6, 7, 8, 9, 10, 13, 17].map((n) => ['copy', n] as const),
+])('when %s %i of a process fails', (what, n) => {
   emulatedTest('every call on the device says so, closing works, and the process lives', async () => {
-    const ending = await run(PROGRAM, [], fault(launch));
+    const ending = await run(PROGRAM, [], faults[what](n));
     expect(ending).toMatchObject(clean);
     const { first, failed, wanted, ...rest } = JSON.parse(ending.output);
     expect(first[1]).toBe('ERR_DEVICE');

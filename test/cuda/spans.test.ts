@@ -95,6 +95,22 @@ describe.each([
   });
 });
 
+cudaTest('what is on its way to a device tensor is not lost to the inputs of the next call', async () => {
+  const [stream, twin] = [device.createStream(many), device.createStream(many)];
+  const tensors = [1, 2, 3, 4].map((seed) => makeInput(stream.config, 300, new Rng(seed))).map(dataOf);
+  const width = stream.config.heads * stream.config.valueDim;
+  for (const input of tensors) {
+    const out = device.tensor([300, stream.config.heads, stream.config.valueDim], 'float32');
+    const wanted = twin.attendSync(input);
+    stream.attendSync(input, { out });
+    for (const other of tensors) twin.fork().attendSync(other); // takes the memory that is free now
+    expect(wanted).toHaveLength(300 * width);
+    expect(bytesOf(await out.read()).equals(bytesOf(wanted))).toBe(true);
+    out.close();
+  }
+  for (const one of [stream, twin]) one.close();
+});
+
 cudaTest('a retrieval of many queries gives the bits of each alone', async () => {
   const stream = device.createStream({ ...many, dtype: 'bfloat16' });
   const input = longInput({ ...many, dtype: 'bfloat16' });

@@ -109,7 +109,7 @@ void start_block(unsigned slot, uint64_t number, size_t shared_bytes) {
   block.live = threads;
   block.active = true;
   block.barrier = {};
-  block.arena->start(shared_bytes, settings.poison);
+  block.arena->start(shared_bytes, machine.shared_limit, settings.poison);
   if (settings.racecheck && kernels_are_instrumented) {
     block.races = std::make_unique<SharedRaces>(threads);
     block.order = std::make_unique<BlockOrder>();
@@ -198,6 +198,7 @@ cudaError_t execute(const void* kernel, dim3 grid, dim3 block, size_t shared_byt
                     const std::function<void()>& thread) {
   ++machine.statistics.launches;
   if (launch_is_doomed()) return raise_sticky(cudaErrorLaunchFailure, "a fault was asked for");
+  machine.shared_limit = shared_total_limit(kernel);
   const std::string report = run(grid, block, shared_bytes, thread);
   if (report.empty()) return cudaSuccess;
   return raise_sticky(cudaErrorLaunchFailure, report + "\n  kernel " + function_name(kernel));

@@ -110,6 +110,7 @@ struct Machine {
   uint64_t idle_rounds = 0;  // since anybody did more than spin
   Random random;
   const std::function<void()>* body = nullptr;
+  size_t shared_limit = 0;  // of a block of the kernel
   bool observing = false;  // an access that an instrumented kernel has reported is being dealt with
   bool failed = false;
   std::string failure;

@@ -21,12 +21,19 @@ uint64_t environment_number(const char* name, uint64_t otherwise) {
   return text && *text ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 
+// What the machine is like, for tests of what is said of it.
+const int driver_version = int(environment_number("INFINI_EMULATED_DRIVER", 13000));       // 0: none
+const int device_count = int(environment_number("INFINI_EMULATED_DEVICES", 1));            // at most 1
+const int capability = int(environment_number("INFINI_EMULATED_CAPABILITY", 80));          // 75 is 7.5
+const bool has_code = environment_number("INFINI_EMULATED_NO_CODE", 0) == 0;               // for the device
+
 struct Runtime {
   cudaError_t sticky = cudaSuccess;
   std::string report;
   std::deque<std::string> explanations;  // what cudaGetErrorString has returned: callers keep the pointers
   uint64_t doomed_launch = environment_number("INFINI_EMULATED_FAULT", 0);  // 0: none
-  uint64_t launches = 0;
+  uint64_t doomed_copy = environment_number("INFINI_EMULATED_COPY_FAULT", 0);
+  uint64_t launches = 0, copies = 0;
   std::map<const void*, size_t> shared_limits;  // by kernel
   std::map<void*, size_t> pinned;
 };
@@ -47,6 +54,8 @@ constexpr ErrorText kErrors[] = {
      "CUDA driver version is insufficient for CUDA runtime version"},
     {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
     {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
+    {cudaErrorNoKernelImageForDevice, "cudaErrorNoKernelImageForDevice",
+     "no kernel image is available for execution on the device"},
     {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
     {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},
     {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
@@ -92,6 +101,14 @@ cudaError_t copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) 
   return cudaSuccess;
 }
 
+bool is_pageable(const void* address) {
+  if (is_device_address(address)) return false;
+  auto block = runtime.pinned.upper_bound(const_cast<void*>(address));
+  if (block == runtime.pinned.begin()) return true;
+  --block;
+  return static_cast<const char*>(address) >= static_cast<const char*>(block->first) + block->second;
+}
+
 cudaError_t fill(void* to, int value, size_t bytes) {
   if (bytes == 0) return cudaSuccess;
   const std::string problem = check_side("the target of cudaMemset", to, bytes, true);
@@ -100,13 +117,14 @@ cudaError_t fill(void* to, int value, size_t bytes) {
   return cudaSuccess;
 }
 
-constexpr int kVersion = 13000;  // of the driver and of the runtime
+constexpr int kVersion = 13000;  // of the runtime
 constexpr int kMultiprocessors = 4;
 
 }  // namespace
 
 Settings::Settings()
-    : stack_bytes(kAddressSanitizer ? 512 * 1024 : 128 * 1024),
+    : lazy_streams(Lazy(environment_number("INFINI_EMULATED_LAZY", 0) % 3)),
+      stack_bytes(kAddressSanitizer ? 512 * 1024 : 128 * 1024),
       device_memory(environment_number("INFINI_EMULATED_MEMORY", uint64_t(1) << 30)) {}
 
 cudaError_t sticky_error() { return runtime.sticky; }
@@ -131,6 +149,10 @@ cudaError_t raise_sticky(cudaError_t error, const std::string& report) {
 size_t shared_limit(const void* kernel) {
   const auto found = runtime.shared_limits.find(kernel);
   return found == runtime.shared_limits.end() ? kSharedPerBlock : found->second;
+}
+
+size_t shared_total_limit(const void* kernel) {
+  return runtime.shared_limits.contains(kernel) ? kSharedPerBlockOptin : kSharedPerBlock;
 }
 
 bool launch_is_doomed() { return ++runtime.launches == runtime.doomed_launch; }
@@ -188,7 +210,7 @@ cudaError_t cudaPeekAtLastError() {
 }
 
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = kVersion;
+  *version = driver_version;
   return cudaSuccess;
 }
 
@@ -199,8 +221,9 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 
 cudaError_t cudaGetDeviceCount(int* count) {
   return call([&] {
-    *count = 1;
-    return cudaSuccess;
+    *count = driver_version < kVersion ? 0 : device_count;
+    if (driver_version < kVersion) return cudaErrorInsufficientDriver;
+    return *count == 0 ? cudaErrorNoDevice : cudaSuccess;
   });
 }
 
@@ -224,7 +247,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     properties->sharedMemPerBlock = kSharedPerBlock;
     properties->sharedMemPerBlockOptin = kSharedPerBlockOptin;
     properties->sharedMemPerMultiprocessor = kSharedPerBlockOptin + 1024;
-    properties->major = 8;
+    properties->major = capability / 10;
+    properties->minor = capability % 10;
     properties->multiProcessorCount = kMultiprocessors;
     properties->maxThreadsPerBlock = 1024;
     properties->warpSize = 32;
@@ -240,8 +264,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       case cudaDevAttrMaxThreadsPerBlock: *value = 1024; break;
       case cudaDevAttrWarpSize: *value = 32; break;
       case cudaDevAttrMultiProcessorCount: *value = kMultiprocessors; break;
-      case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
-      case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+      case cudaDevAttrComputeCapabilityMajor: *value = capability / 10; break;
+      case cudaDevAttrComputeCapabilityMinor: *value = capability % 10; break;
       case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = kSharedPerBlockOptin; break;
       default: return cudaErrorInvalidValue;
     }
@@ -258,7 +282,7 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int bytes, int device) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  return call([] { return breaks_capture() ? cudaErrorStreamCaptureUnsupported : cudaSuccess; });
+  return call([] { return breaks_capture() ? cudaErrorStreamCaptureUnsupported : finish_all(); });
 }
 
 cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
@@ -281,6 +305,7 @@ cudaError_t cudaFree(void* address) {
   return call([&] {
     if (!address) return cudaSuccess;
     if (breaks_capture()) return cudaErrorStreamCaptureUnsupported;
+    if (const cudaError_t error = finish_all()) return error;
     return free_device(address) ? cudaSuccess : raise(cudaErrorInvalidValue, "cudaFree of what is no live allocation");
   });
 }
@@ -302,6 +327,7 @@ cudaError_t cudaHostAlloc(void** address, size_t bytes, unsigned) {
 cudaError_t cudaFreeHost(void* address) {
   return call([&] {
     if (!address) return cudaSuccess;
+    if (const cudaError_t error = finish_all()) return error;
     if (!runtime.pinned.erase(address)) {
       return raise(cudaErrorInvalidValue, "cudaFreeHost of what is no live allocation");
     }
@@ -311,15 +337,30 @@ cudaError_t cudaFreeHost(void* address) {
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
-  return call([&] { return breaks_capture() ? cudaErrorStreamCaptureUnsupported : copy(to, from, bytes, kind); });
+  return call([&] {
+    if (breaks_capture()) return cudaErrorStreamCaptureUnsupported;
+    const cudaError_t error = finish_all();
+    return error != cudaSuccess ? error : copy(to, from, bytes, kind);
+  });
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
-  return call([&] { return enqueue(stream, [=] { return copy(to, from, bytes, kind); }); });
+  return call([&] {
+    const bool doomed = ++runtime.copies == runtime.doomed_copy;
+    const cudaError_t error = enqueue(stream, [=] {
+      return doomed ? raise_sticky(cudaErrorLaunchFailure, "a fault was asked for") : copy(to, from, bytes, kind);
+    });
+    // Pageable memory is read, or written, before the call returns.
+    return error == cudaSuccess && (is_pageable(to) || is_pageable(from)) ? finish(stream) : error;
+  });
 }
 
 cudaError_t cudaMemset(void* to, int value, size_t bytes) {
-  return call([&] { return breaks_capture() ? cudaErrorStreamCaptureUnsupported : fill(to, value, bytes); });
+  return call([&] {
+    if (breaks_capture()) return cudaErrorStreamCaptureUnsupported;
+    const cudaError_t error = finish_all();
+    return error != cudaSuccess ? error : fill(to, value, bytes);
+  });
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
@@ -333,6 +374,10 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
     runtime.shared_limits[kernel] = size_t(value);
     return cudaSuccess;
   });
+}
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) {
+  return call([] { return has_code ? cudaSuccess : cudaErrorNoKernelImageForDevice; });
 }
 
 }  // extern "C"

@@ -37,8 +37,9 @@ SharedArena::~SharedArena() {
   munmap(base_, kMapped + kPage);
 }
 
-void SharedArena::start(size_t dynamic_bytes, bool poison) {
+void SharedArena::start(size_t dynamic_bytes, size_t limit, bool poison) {
   dynamic_bytes_ = dynamic_bytes;
+  limit_ = limit;
   dynamic_begin_ = (kDynamicEnd - dynamic_bytes) / kAlignment * kAlignment;
   static_end_ = kStaticBegin;
   variables_.clear();
@@ -57,7 +58,9 @@ void* SharedArena::variable(const void* tag, size_t bytes, size_t alignment, con
     if (variable.tag == tag) return base_ + variable.offset;
   }
   const size_t begin = (static_end_ + alignment - 1) / alignment * alignment;
-  if (begin + bytes > kStaticLimit || begin + bytes - kStaticBegin + dynamic_bytes_ > kSharedPerBlockOptin) {
+  // The dynamic part begins at a multiple of kAlignment.
+  const size_t used = begin + bytes - kStaticBegin, before_dynamic = (used + kAlignment - 1) / kAlignment * kAlignment;
+  if (used > kSharedPerBlock || (dynamic_bytes_ > 0 ? before_dynamic : used) + dynamic_bytes_ > limit_) {
     fail("the block's variables and its dynamic part do not fit in shared memory", where);
   }
   variables_.push_back({tag, begin});

@@ -21,7 +21,8 @@ class SharedArena {
   SharedArena& operator=(const SharedArena&) = delete;
 
   // Empty again, for the next block.
-  void start(size_t dynamic_bytes, bool poison);
+  // `limit`: variables and the dynamic part together.
+  void start(size_t dynamic_bytes, size_t limit, bool poison);
 
   unsigned char* dynamic() const { return base_ + dynamic_begin_; }
   void* variable(const void* tag, size_t bytes, size_t alignment, const Location& where);
@@ -45,7 +46,7 @@ class SharedArena {
   };
 
   unsigned char* base_;
-  size_t dynamic_begin_ = 0, dynamic_bytes_ = 0, static_end_ = 0;
+  size_t dynamic_begin_ = 0, dynamic_bytes_ = 0, static_end_ = 0, limit_ = 0;
   std::vector<Variable> variables_;
 };
 

@@ -1,4 +1,4 @@
-// The runtime API: streams and events, which have nothing to wait for, and graphs, which keep work for later.
+// The runtime API: streams and events, and graphs, which keep work for later.
 #include <chrono>
 #include <memory>
 #include <set>
@@ -6,9 +6,11 @@
 #include <vector>
 
 #include "machine.h"
+#include "queue.h"
 #include "runtime.h"
 
-using Work = std::vector<std::function<cudaError_t()>>;
+using infini::emulation::Queue;
+using Work = std::vector<Queue::Work>;
 
 namespace {
 
@@ -24,12 +26,15 @@ struct Capture {
 
 struct CUstream_st {
   std::shared_ptr<Capture> capture;
+  Queue queue;  // empty unless streams are lazy
 };
 struct CUevent_st {
-  bool timed;
+  const bool timed;
   bool recorded = false;
   std::chrono::steady_clock::time_point time{};
-  std::shared_ptr<Capture> capture;  // of the stream it was last recorded in
+  cudaStream_t stream = nullptr;  // it was last recorded in, and its ticket there
+  uint64_t ticket = 0;
+  std::shared_ptr<Capture> capture{};  // of the stream it was last recorded in
 };
 struct CUgraph_st {
   Work work;
@@ -60,6 +65,23 @@ template <class Body, class... Named> cudaError_t call(Body body, Named... named
   return note(body());
 }
 
+// Does what an event was recorded behind; of a stream that is gone nothing is left.
+cudaError_t finish(cudaStream_t stream, uint64_t ticket) {
+  return stream && valid(stream) ? stream->queue.finish(ticket) : cudaSuccess;
+}
+bool has_happened(cudaEvent_t event) {
+  return !event->stream || !valid(event->stream) || event->stream->queue.is_done(event->ticket);
+}
+
+void advance_one_by_chance() {
+  static Random& random = *new Random;
+  const uint32_t number = random();
+  if (number % 2 == 0) return;
+  auto stream = handles.streams.begin();
+  std::advance(stream, number / 2 % handles.streams.size());
+  (*stream)->queue.advance();
+}
+
 cudaError_t wait_for(const std::shared_ptr<Capture>& capture) {
   if (!capture || !handles.captures.contains(capture)) return cudaSuccess;
   capture->broken = true;  // what is recorded has not happened and cannot be waited for
@@ -68,11 +90,34 @@ cudaError_t wait_for(const std::shared_ptr<Capture>& capture) {
 
 }  // namespace
 
-cudaError_t enqueue(cudaStream_t stream, std::function<cudaError_t()> work) {
+cudaError_t enqueue(cudaStream_t stream, Queue::Work work, std::function<bool()> ready) {
   if (!valid(stream)) return raise(cudaErrorInvalidResourceHandle, "a stream that does not exist");
-  if (!stream || !stream->capture) return work();
-  stream->capture->work.push_back(std::move(work));
+  if (stream && stream->capture) {
+    stream->capture->work.push_back(std::move(work));
+  } else if (stream && settings.lazy_streams != Lazy::No) {
+    stream->queue.add([work = std::move(work)] {
+      const cudaError_t error = sticky_error() != cudaSuccess ? sticky_error() : work();
+      // Nobody hears of it but by an error that stays.
+      return error == cudaSuccess || sticky_error() != cudaSuccess ? error : raise_sticky(error, last_report());
+    }, std::move(ready));
+    if (settings.lazy_streams == Lazy::Random) advance_one_by_chance();
+  } else {
+    return work();
+  }
   return cudaSuccess;
+}
+
+cudaError_t finish_all() {
+  cudaError_t first = cudaSuccess;
+  for (cudaStream_t stream : handles.streams) {
+    const cudaError_t error = stream->queue.finish(stream->queue.latest());
+    if (first == cudaSuccess) first = error;
+  }
+  return first;
+}
+
+cudaError_t finish(cudaStream_t stream) {
+  return stream && !stream->capture ? stream->queue.finish(stream->queue.latest()) : cudaSuccess;
 }
 
 bool breaks_capture() {
@@ -104,6 +149,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return call(
       [&] {
         if (!stream) return cudaErrorInvalidResourceHandle;
+        finish(stream);
         handles.streams.erase(stream);
         delete stream;
         return cudaSuccess;
@@ -112,7 +158,12 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  return call([&] { return stream ? wait_for(stream->capture) : cudaSuccess; }, stream);
+  return call(
+      [&] {
+        const cudaError_t error = stream ? wait_for(stream->capture) : cudaSuccess;
+        return error != cudaSuccess ? error : finish(stream);
+      },
+      stream);
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
@@ -121,15 +172,23 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   return call(
       [&] {
         // Waiting for work that is being captured, a stream joins the capture.
-        if (stream && event->capture && handles.captures.contains(event->capture)) stream->capture = event->capture;
-        return cudaSuccess;
+        if (stream && event->capture && handles.captures.contains(event->capture)) {
+          stream->capture = event->capture;
+          return cudaSuccess;
+        }
+        if (has_happened(event)) return cudaSuccess;
+        const auto is_done = [other = event->stream, ticket = event->ticket] {
+          return !valid(other) || other->queue.is_done(ticket);
+        };
+        const auto wait = [other = event->stream, ticket = event->ticket] { return finish(other, ticket); };
+        return enqueue(stream, wait, is_done);
       },
       stream, event);
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   return call([&] {
-    *event = new CUevent_st{!(flags & cudaEventDisableTiming), false, {}, nullptr};
+    *event = new CUevent_st{!(flags & cudaEventDisableTiming)};
     handles.events.insert(*event);
     return cudaSuccess;
   });
@@ -151,16 +210,38 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
         event->recorded = true;
         event->time = std::chrono::steady_clock::now();
         event->capture = stream ? stream->capture : nullptr;
+        event->stream = nullptr;
+        if (!stream || event->capture || settings.lazy_streams == Lazy::No) return cudaSuccess;
+        event->stream = stream;
+        event->ticket = stream->queue.add([=, ticket = stream->queue.latest() + 1] {
+          const bool latest = valid(event) && event->stream == stream && event->ticket == ticket;
+          if (latest) event->time = std::chrono::steady_clock::now();
+          return cudaSuccess;
+        });
         return cudaSuccess;
       },
       event, stream);
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  return call([&] { return wait_for(event->capture); }, event);
+  return call(
+      [&] {
+        const cudaError_t error = wait_for(event->capture);
+        return error != cudaSuccess ? error : finish(event->stream, event->ticket);
+      },
+      event);
 }
 
-cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return call(
+      [&] {
+        cudaError_t error = wait_for(event->capture);
+        // Time goes by between two questions.
+        if (error == cudaSuccess && !has_happened(event)) error = event->stream->queue.finish_one();
+        return error == cudaSuccess && !has_happened(event) ? cudaErrorNotReady : error;
+      },
+      event);
+}
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
   return call(

@@ -47,7 +47,7 @@ template <class... Parameters, class... Arguments> cudaError_t launch(void (*ker
                                                                       dim3 block, size_t shared_bytes,
                                                                       cudaStream_t stream, Arguments&&... arguments) {
   const void* address = reinterpret_cast<const void*>(kernel);
-  if (shared_bytes > 48 * 1024) {
+  if (shared_bytes > 0) {
     const cudaError_t error =
         cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
     if (error != cudaSuccess) return error;
