@@ -1,11 +1,12 @@
 import { type BatchEntry, type Device, DeviceTensor, type MemoryStream, type StreamConfig } from '../../lib';
-import { emulated, openTestDevice } from '../support/device';
+import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow } from '../support/failures';
 import { busyStream } from '../support/front';
 import { dataOf, makeInput } from '../support/inputs';
 import { withHistory } from '../support/refusals';
 import type { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
+import { sizes } from '../support/sizes';
 import { stateOf } from '../support/state';
 import { bytesOf, poisoned } from '../support/tensors';
 
@@ -214,8 +215,8 @@ test('what is no batch at all rejects as a whole', async () => {
   await expectReject(() => closed.attendBatch([]), { code: 'ERR_CLOSED', says: ['device'] });
 });
 
-test('4096 entries are not too many', async () => {
-  const streams = Array.from({ length: emulated ? 300 : 4096 }, () => device.createStream(small));
+test(`${sizes.batchEntries} entries are not too many`, async () => {
+  const streams = Array.from({ length: sizes.batchEntries }, () => device.createStream(small));
   const results = await device.attendBatch(streams.map((stream) => ({ stream, ...ones() })));
   expect(new Set(codes(results))).toEqual(new Set(['done']));
   expect(new Set(streams.map(({ tokens }) => tokens))).toEqual(new Set([1]));

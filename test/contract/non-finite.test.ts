@@ -1,6 +1,7 @@
 import type { Device, DType, Tensor } from '../../lib';
-import { emulated, openTestDevice } from '../support/device';
+import { openTestDevice } from '../support/device';
 import { expectRefused, withHistory } from '../support/refusals';
+import { sizes } from '../support/sizes';
 import { poisoned } from '../support/tensors';
 
 /** NaN and Infinity never enter a stream. */
@@ -85,7 +86,7 @@ describe.each(['float32', 'float16', 'bfloat16'] as const)('in a %s stream', (dt
 
 test('each element of a long call is looked at', () => {
   const stream = device.createStream({ heads: 1, headDim: 1, segmentLength: 4096 });
-  const tokens = emulated ? 70 : 1000;
+  const tokens = sizes.spoiledTokens;
   const zero = new Float32Array(tokens);
   let refused = 0;
   for (let token = 0; token < tokens; token++) {

@@ -1,10 +1,11 @@
 import { Batch, type Device, type MemoryStream, type StreamConfig } from '../../lib';
-import { emulated, openTestDevice } from '../support/device';
+import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow } from '../support/failures';
 import { busyStream } from '../support/front';
 import { dataOf, type MadeInput, makeInput, tokensOf } from '../support/inputs';
 import { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
+import { sizes } from '../support/sizes';
 import { stateOf } from '../support/state';
 import { bytesOf, DTYPES, poisoned } from '../support/tensors';
 
@@ -31,7 +32,7 @@ const shapes: StreamConfig[] = [
 ];
 
 describe.each(DTYPES)('steps of %s streams', (dtype) => {
-  test.each([1, 2, 5, emulated ? 12 : 64])(
+  test.each([1, 2, 5, sizes.batchStreams])(
     'give the bits of the same tokens given alone, to %i of them',
     async (count) => {
       const rng = new Rng(count);
@@ -81,7 +82,7 @@ test('without out the result is a new array', async () => {
 });
 
 test('streams that absorb long segments in the same step get the same bits, and give their scratch back', () => {
-  const segmentLength = emulated ? 64 : 4096;
+  const segmentLength = sizes.batchSegment;
   const config = { heads: 4, headDim: 8, valueDim: 128, segmentLength };
   const [first] = newStreams(1, config);
   const rng = new Rng(3);

@@ -1,8 +1,9 @@
 import type { Device, MemoryStream, StreamConfig } from '../../lib';
-import { emulated, openTestDevice } from '../support/device';
+import { openTestDevice } from '../support/device';
 import { dataOf, makeInput } from '../support/inputs';
 import { Rng } from '../support/rng';
 import { SEED } from '../support/seeded';
+import { sizes } from '../support/sizes';
 import { stateOf } from '../support/state';
 import { bytesOf, DTYPES } from '../support/tensors';
 import { cudaTest } from './only';
@@ -20,13 +21,14 @@ const SHAPES: StreamConfig[] = [
   { heads: 2, headDim: 64, segmentLength: 40, rope: { theta: 500 } },
   { heads: 8, kvHeads: 1, headDim: 17, valueDim: 33, segmentLength: 1 },
 ];
-const [ROUNDS, LONGEST] = emulated ? [2, 30] : [20, 300];
+const { gatheringRounds: ROUNDS, gatheringTokens: LONGEST } = sizes;
 
 cudaTest('calls of all kinds and configurations at once give the bits of each alone', async () => {
   const rng = new Rng(SEED);
   const streams: MemoryStream[] = [];
+  const turn = rng.int(0, DTYPES.length - 1);
   for (const shape of SHAPES) {
-    for (const dtype of emulated ? [rng.pick(DTYPES)] : DTYPES) {
+    for (const dtype of DTYPES.filter((_, i) => (i + turn) % DTYPES.length < sizes.gatheringTypes)) {
       streams.push(...[0, 1].map(() => device.createStream({ ...shape, dtype })));
     }
   }
@@ -73,7 +75,7 @@ cudaTest('synchronous calls go on beside pending ones', async () => {
   const [busy, quick] = [device.createStream(SHAPES[2]), device.createStream(shape)];
   const twin = quick.fork();
   const rng = new Rng(3);
-  const long = dataOf(makeInput(busy.config, emulated ? 300 : 20_000, rng));
+  const long = dataOf(makeInput(busy.config, sizes.gatheringLongTokens, rng));
   const pending = busy.attend(long);
   for (let i = 0; i < 10; i++) {
     const input = dataOf(makeInput(quick.config, 3, rng));

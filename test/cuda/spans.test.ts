@@ -4,6 +4,7 @@ import { errorsByHead, FLOAT32_ERROR } from '../support/accuracy';
 import { emulated, openTestDevice } from '../support/device';
 import { dataOf, makeInput } from '../support/inputs';
 import { Rng } from '../support/rng';
+import { sizes } from '../support/sizes';
 import { stateOf } from '../support/state';
 import { bytesOf, DTYPES, decode, emptyTensor, type MadeTensor, poisoned } from '../support/tensors';
 import { cudaTest } from './only';
@@ -29,7 +30,7 @@ const [long, many]: StreamConfig[] = emulated
       { heads: 16, kvHeads: 4, headDim: 128, segmentLength: 65536, rope: { theta: 1000 } },
       { heads: 16, kvHeads: 4, headDim: 128, segmentLength: 512, rule: 'linear' },
     ];
-const tokens = emulated ? 500 : 80_000;
+const tokens = sizes.spanTokens;
 
 /** Random rows again and again: only the first are worth drawing where there are many. */
 function longInput(config: StreamConfig): { q: Tensor; k: Tensor; v: Tensor } {

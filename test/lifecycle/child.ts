@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import path from 'node:path';
-import { DEVICE_ID, emulated } from '../support/device';
+import { DEVICE_ID } from '../support/device';
+import { sizes } from '../support/sizes';
 
 const root = path.join(__dirname, '..', '..');
 
@@ -14,7 +15,7 @@ export interface Ending {
 /** How a process ends that nothing went wrong in. */
 export const clean = { code: 0, signal: null };
 
-const [headDim, segmentLength, tokens] = emulated ? [16, 64, 256] : [128, 2048, 12288];
+const { headDim, segmentLength, tokens } = sizes.busyCallOfChild;
 
 /**
  * Runs a program in a Node process of its own. What it finds there: `open()`, the device; `large()`, a stream with a

@@ -1,8 +1,8 @@
-import { emulated } from '../support/device';
+import { sizes } from '../support/sizes';
 import { clean, run } from './child';
 
 /** Tokens of a call among many. */
-const some = emulated ? 44 : 300;
+const some = sizes.crowdTokens;
 
 test('pending work keeps the process alive until it has settled', async () => {
   const ending = await run(`large().pending.then(() => console.log('settled'));`);

@@ -1,10 +1,9 @@
 import type { Device, MemoryStream } from '../../lib';
-import { emulated } from './device';
+import { sizes } from './sizes';
 
 /** A stream at work on a call so long that whatever is queued behind it stays pending while a test looks. */
 export function busyStream(device: Device): { stream: MemoryStream; front: Promise<unknown> } {
-  const tokens = emulated ? 1024 : 2048;
-  const shape = emulated ? { headDim: 16, segmentLength: 64 } : { headDim: 128, segmentLength: 2048 };
+  const { tokens, ...shape } = sizes.busyCall;
   const stream = device.createStream({ heads: 8, ...shape });
   const data = new Float32Array(tokens * 8 * stream.config.headDim);
   const front = stream.attend({ q: data, k: data, v: data }).catch(() => {}); // a test may cut it off

@@ -15,8 +15,44 @@ const SIZES = {
     gridWork: 1e8,
     /** Random interleavings of test/parity/interleavings. */
     interleavings: 25,
+    /** Of a call in which each element is spoiled in turn. */
+    spoiledTokens: 1000,
+    /** Entries of the largest attendBatch; streams of the largest prepared batch, and the longest segment there. */
+    batchEntries: 4096,
+    batchStreams: 64,
+    batchSegment: 4096,
+    /** Of test/cuda/gathering: rounds, tokens of a call in them, tokens of the call beside them, types of one round. */
+    gatheringRounds: 20,
+    gatheringTokens: 300,
+    gatheringLongTokens: 20_000,
+    gatheringTypes: 3,
+    /** Of a call of test/cuda/spans. */
+    spanTokens: 80_000,
+    /** A call that keeps a device busy for a while: in this process, and in those of test/lifecycle. */
+    busyCall: { tokens: 2048, headDim: 128, segmentLength: 2048 },
+    busyCallOfChild: { tokens: 12_288, headDim: 128, segmentLength: 2048 },
+    /** Of a call among many in test/lifecycle/process. */
+    crowdTokens: 300,
   },
-  emulated: { warmTokens: 4000, windowTokens: 8400, splitRuns: 12, gridWork: 1e7, interleavings: 4 },
+  emulated: {
+    warmTokens: 4000,
+    windowTokens: 8400,
+    splitRuns: 12,
+    gridWork: 1e7,
+    interleavings: 4,
+    spoiledTokens: 70,
+    batchEntries: 300,
+    batchStreams: 12,
+    batchSegment: 64,
+    gatheringRounds: 2,
+    gatheringTokens: 30,
+    gatheringLongTokens: 300,
+    gatheringTypes: 1,
+    spanTokens: 500,
+    busyCall: { tokens: 1024, headDim: 16, segmentLength: 64 },
+    busyCallOfChild: { tokens: 256, headDim: 16, segmentLength: 64 },
+    crowdTokens: 44,
+  },
 };
 
 export const sizes = emulated ? SIZES.emulated : SIZES.native;
