@@ -96,6 +96,7 @@ export class Batch {
     return Batch.#of(this, 'size').streams.length;
   }
 
+  /** Whether it, or a stream in it, was closed. */
   get closed(): boolean {
     return native.batchClosed(Batch.#of(this, 'closed').native);
   }

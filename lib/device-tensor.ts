@@ -81,14 +81,17 @@ export class DeviceTensor {
     return DeviceTensor.#of(this, 'shape').shape;
   }
 
+  /** The type of its elements. */
   get dtype(): DType {
     return DeviceTensor.#of(this, 'dtype').dtype;
   }
 
+  /** Bytes of its elements. */
   get byteLength(): number {
     return DeviceTensor.#of(this, 'byteLength').byteLength;
   }
 
+  /** Whether {@link close} was called, on it or on its device. */
   get closed(): boolean {
     return native.tensorClosed(DeviceTensor.#of(this, 'closed').placement.memory.native);
   }

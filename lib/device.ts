@@ -54,7 +54,7 @@ export class Device {
 
   /**
    * Makes an empty stream. Its state, `byteLength` bytes, is allocated now and never grows.
-   * @throws ERR_CLOSED, ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE, ERR_SHAPE (gate length), ERR_OUT_OF_MEMORY.
+   * @throws ERR_CLOSED, ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE, ERR_SHAPE (gate length), ERR_OUT_OF_MEMORY, ERR_DEVICE.
    */
   createStream(config: StreamConfig): MemoryStream {
     Device.#checkOpen(this, 'createStream');
@@ -64,7 +64,8 @@ export class Device {
   /**
    * Makes a tensor in the device's own memory: of `data`, or of zeros. `shape` is 1 to 8 whole numbers above 0. Calls
    * ask for the right number of elements, and of a shape with three dimensions that it is exactly theirs.
-   * @throws ERR_CLOSED, ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE, ERR_DTYPE and ERR_SHAPE (data), ERR_OUT_OF_MEMORY.
+   * @throws ERR_CLOSED, ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE, ERR_DTYPE and ERR_SHAPE (data), ERR_BUSY (data
+   * that a pending call writes), ERR_OUT_OF_MEMORY, ERR_DEVICE.
    */
   tensor(shape: readonly number[], dtype: DType, data?: Tensor): DeviceTensor {
     Device.#checkOpen(this, 'tensor');
@@ -76,7 +77,7 @@ export class Device {
    * typed arrays over it in place, as q, k, v or `out`, and lease the bytes they use until they settle: what
    * JavaScript stores in them meanwhile, or reads from an `out`, is undefined, though harmless. Freed when it is
    * collected and no call uses it.
-   * @throws ERR_CLOSED, ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE, ERR_OUT_OF_MEMORY.
+   * @throws ERR_CLOSED, ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE, ERR_OUT_OF_MEMORY, ERR_DEVICE.
    */
   hostBuffer(byteLength: number): ArrayBuffer {
     Device.#checkOpen(this, 'hostBuffer');
@@ -107,7 +108,8 @@ export class Device {
    * Prepares streams to step together, one token each: 1 to 4096 distinct open streams of this device with equal
    * configurations.
    * @throws ERR_CLOSED (device or stream), ERR_INVALID_ARG_TYPE (no array, no streams, another device's),
-   * ERR_OUT_OF_RANGE (their number, or configurations that differ), ERR_BUSY (a stream occurs twice).
+   * ERR_OUT_OF_RANGE (their number, or configurations that differ), ERR_BUSY (a stream occurs twice), ERR_OUT_OF_MEMORY,
+   * ERR_DEVICE.
    */
   createBatch(streams: readonly MemoryStream[]): Batch {
     Device.#checkOpen(this, 'createBatch');
@@ -143,8 +145,9 @@ export function listDevices(): DeviceInfo[] {
 }
 
 /**
- * Opens a device: 'auto' (the default) takes the best there is.
- * @throws ERR_NO_DEVICE, whose message says why the device cannot be had; ERR_INVALID_ARG_TYPE; ERR_OUT_OF_RANGE.
+ * Opens a device: 'auto' (the default) is the first GPU that can be used, or else the CPU; 'cuda' is 'cuda:0'.
+ * @throws ERR_NO_DEVICE, whose message says why the device cannot be had; ERR_INVALID_ARG_TYPE; ERR_OUT_OF_RANGE;
+ * ERR_OUT_OF_MEMORY and ERR_DEVICE from a GPU that is full or has failed.
  */
 export function openDevice(
   id: 'auto' | 'cpu' | 'cuda' | `cuda:${number}` = 'auto',

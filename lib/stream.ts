@@ -34,7 +34,8 @@ export let coreOf: (stream: unknown) => StreamCore | undefined;
  *
  * Calls take effect in call order. While an asynchronous call is pending, `attendSync`, `retrieveSync`, `memory`,
  * `reset` and `fork` throw ERR_BUSY; `close` is always allowed. A call that fails for any reason leaves the stream
- * bit for bit as it was. Results do not depend on how tokens are split among calls, nor on the number of threads.
+ * bit for bit as it was. How tokens are split among calls changes no bit on the CPU; on CUDA none of the memory, and
+ * outputs within their accuracy (README). Threads and other streams change none anywhere.
  */
 export class MemoryStream {
   readonly #core: StreamCore;
@@ -75,12 +76,14 @@ export class MemoryStream {
 
   /**
    * Bytes of state, the same for ever:
-   * kvHeads (headDim valueDim 4 + headDim 8 + segmentLength (headDim + valueDim) sizeof(dtype)), rounded up to 64.
+   * kvHeads (headDim valueDim 4 + headDim 8 + segmentLength (headDim + valueDim) sizeof(dtype)), each part rounded up
+   * to 64 bytes, or on CUDA 256.
    */
   get byteLength(): number {
     return native.byteLength(MemoryStream.#of(this, 'byteLength').native);
   }
 
+  /** Whether {@link close} was called, on it or on its device. */
   get closed(): boolean {
     return native.streamClosed(MemoryStream.#of(this, 'closed').native);
   }
@@ -176,7 +179,7 @@ export class MemoryStream {
 
   /**
    * Copies of the memory: M `[kvHeads, headDim, valueDim]` and z `[kvHeads, headDim]`.
-   * @throws ERR_CLOSED, ERR_BUSY.
+   * @throws ERR_CLOSED, ERR_BUSY, ERR_DEVICE.
    */
   memory(): { matrix: Float32Array; normalizer: Float64Array } {
     const core = MemoryStream.#of(this, 'memory');
@@ -189,7 +192,7 @@ export class MemoryStream {
     return { matrix, normalizer };
   }
 
-  /** Back to the empty stream. @throws ERR_CLOSED, ERR_BUSY. */
+  /** Back to the empty stream. @throws ERR_CLOSED, ERR_BUSY, ERR_DEVICE. */
   reset(): void {
     const core = MemoryStream.#of(this, 'reset');
     core.checkOpen();
@@ -198,7 +201,7 @@ export class MemoryStream {
     core.tokens = 0;
   }
 
-  /** An independent stream in the same state. @throws ERR_CLOSED, ERR_BUSY, ERR_OUT_OF_MEMORY. */
+  /** An independent stream in the same state. @throws ERR_CLOSED, ERR_BUSY, ERR_OUT_OF_MEMORY, ERR_DEVICE. */
   fork(): MemoryStream {
     const core = MemoryStream.#of(this, 'fork');
     core.checkOpen();

@@ -92,13 +92,19 @@ export interface DeviceStats {
   /** Open streams, and bytes of their state. */
   streams: number;
   streamBytes: number;
-  /** Bytes now held beside the streams: for kernels (each thread keeps its own), by the tensors of pending calls, by rotary tables. */
+  /**
+   * Bytes now held beside the streams: for kernels (on the CPU each thread keeps its own), by the tensors of pending
+   * calls, by rotary tables and gates.
+   */
   scratchBytes: number;
   stagingBytes: number;
   tableBytes: number;
   /** Bytes of device tensors and host buffers. */
   tensorBytes: number;
-  /** Bytes of scratch and staging kept for the next call of the same shape; at most 8 blocks and 64 MiB. */
+  /**
+   * Bytes kept for the next call or stream of the same shape. CPU: at most 8 blocks and 64 MiB. CUDA: at most a 16th of
+   * the GPU's memory and 512 MiB there, and 256 MiB of pinned memory.
+   */
   idleBytes: number;
   /** Asynchronous calls that the engine has not finished. */
   pendingCalls: number;
@@ -112,7 +118,10 @@ export interface DeviceStats {
 }
 
 export interface DeviceOptions {
-  /** How many threads this handle's streams may use at once, 1 to 1024. Default: the cores this process may use. */
+  /**
+   * How many threads this handle's streams may use at once, 1 to 1024. Default: the cores this process may use. Without
+   * effect on a GPU, whose engine has one thread.
+   */
   threads?: number;
 }
 
@@ -147,7 +156,9 @@ export type RetrieveOptions<Out extends Tensor | DeviceTensor = Tensor> = Attend
 
 /** One call of a flexible batch: `stream.attend({ q, k, v }, { out })`. */
 export interface BatchEntry extends AttendInput {
+  /** An open stream of the device. */
   stream: MemoryStream;
+  /** Takes the result, `[tokens, heads, valueDim]`, as in {@link SyncOptions}. */
   out?: Tensor | DeviceTensor;
 }
 

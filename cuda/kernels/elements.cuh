@@ -1,4 +1,7 @@
 // The element types of tensors and how they become float32 and back.
+//
+// Everything is rounded to the nearest, ties to even. A float32 number splits into two bfloat16, high + low, that
+// together miss it by 2^-17; pairs of 16-bit elements travel in one register, the lower index in the lower half.
 #pragma once
 
 #include <cuda_bf16.h>

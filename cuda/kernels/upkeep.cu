@@ -1,4 +1,4 @@
-// Upkeep: what a step needs besides arithmetic. Both kernels are copies of bytes as far as the device is concerned.
+// Upkeep: what a round needs besides arithmetic. Both kernels take the time of their bytes.
 //
 //   append  the keys and values of the piece that stays open, from [tokens][kv_heads][dim] to the cache
 //           [kv_heads][segment_length][dim]: at job.open if it is the job's first piece, else at 0
