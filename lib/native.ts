@@ -119,7 +119,8 @@ function isEmulated(root: string): boolean {
 function loadAddon(): Addon {
   const root = path.join(__dirname, '..');
   if (isEmulated(root)) {
-    const file = path.join(root, 'build/Emulated/infini_stream.node');
+    const folder = process.env.INFINI_STREAM_PREBUILD ?? root; // as node-gyp-build understands it
+    const file = path.join(folder, 'build/Emulated/infini_stream.node');
     if (!existsSync(file)) throw new Error('INFINI_TEST_DEVICE=cuda-emulated needs `npm run build:emulated`');
     return require(file) as Addon;
   }

@@ -11,15 +11,17 @@ const left = ['bench', 'cli', 'cuda-on-host', 'package', 'parity/simd', 'referen
 const jest = path.join(root, 'node_modules/jest/bin/jest.js');
 const suite = ['--testPathIgnorePatterns', ...left.map((folder) => `<rootDir>/test/${folder}`)];
 
-module.exports = { jest, suite };
+// The emulation does work some time until it is waited for: that finds what nobody waits for.
+const emulatedEnvironment = { INFINI_TEST_DEVICE: 'cuda-emulated', INFINI_EMULATED_LAZY: '2' };
+
+module.exports = { emulatedEnvironment, jest, suite };
 
 if (require.main === module) {
   const [device, ...args] = process.argv.slice(2);
   const { status } = spawnSync(process.execPath, [jest, ...args, ...suite], {
     cwd: root,
     stdio: 'inherit',
-    // The emulation does work some time until it is waited for: that finds what nobody waits for.
-    env: { INFINI_EMULATED_LAZY: '2', ...process.env, INFINI_TEST_DEVICE: device },
+    env: { ...emulatedEnvironment, ...process.env, INFINI_TEST_DEVICE: device },
   });
   process.exitCode = status ?? 1;
 }

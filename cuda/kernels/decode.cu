@@ -2,6 +2,9 @@
 //
 //   output = (1 - g) softmax(q k') v + g sigma(q) M / (sigma(q) . z)      k, v: the open segment and the new tokens
 //
+//   in   job.query [tokens][heads][head_dim], key and value [tokens][kv_heads][dim]; the cache [kv_heads][N][dim] before
+//        job.open; job.matrix [kv_heads][head_dim][value_dim] and normalizer if job.absorbed
+//   out  job.output [tokens][heads][value_dim]; the new keys and values in the cache; job.failure
 // Everything is read once, and the time is that of the bytes. A block reads one split for up to 16 query rows (row =
 // token * group + member of the group) of one kv head: a run of positions, in steps of tile.keys, or some rows of M.
 // Both are weights times rows: softmax weights times values, features times M. The warps of a block share a step, the

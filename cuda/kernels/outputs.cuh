@@ -1,5 +1,7 @@
-// From accumulators to a tensor: rounds them, notes the rows whose result is not finite, and writes 16 bytes at a time
-// where rows are aligned.
+// From accumulators to a tensor: the end of forward and of retrieve.
+//
+// A warp holds 16 rows of value_dim numbers as mma leaves them. They are rounded to the stream's type once, rows whose
+// result is not finite are noted in job.failure, and 16 bytes at a time are written where rows are aligned.
 #pragma once
 
 #include "kernels/features.cuh"

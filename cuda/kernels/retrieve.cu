@@ -1,5 +1,7 @@
 // What the memory alone retrieves: A_mem = sigma(q) M / (sigma(q) . z) for every query head of every token of a job.
 //
+//   in   job.query [tokens][heads][head_dim]; snapshots and normalizers of the job's only piece (chain.cu)
+//   out  job.output [tokens][heads][value_dim], in the stream's type; job.failure
 // The memory is the one that is published before the job's only piece; where nothing was absorbed the result is 0. A
 // block computes one tile of rows (QueryTile, as many as the forward kernel's) of one query head; the slices of M come
 // through a ring of three buffers in shared memory. No logit meets the queries here, so the kernel itself looks for

@@ -1,5 +1,8 @@
-// Rotary positions: the pairs (i, i + head_dim / 2) of a row turn by an angle that grows with the row's position within
-// its segment. In place in shared memory, rounded back to the element type, by all threads of the block together.
+// Rotary positions, in shared memory, by all threads of the block together. shape.rotary is the table
+// [segment_length][head_dim / 2] of cosines and sines.
+//
+// The pairs (i, i + head_dim / 2) of a row turn by an angle that grows with the row's position within
+// its segment. They are turned in float32, times a factor for queries, and rounded back to the element type in place.
 #pragma once
 
 #include <cstring>

@@ -478,7 +478,7 @@ const files = {
     ],
   ],
   '../tiles.h': [
-    ['tiles', 'small'],
+    ['tiles', 'small', 'decode_rope'],
     [
       'decode: a last step that is not full is left out',
       '(shape.segment_length + tile.keys - 1) / tile.keys',

@@ -106,7 +106,7 @@ Stream begun(const Config& config, int segments, Random& random) {
   return stream;
 }
 
-TEST(state_flags_m_of_small_streams) {
+TEST(state_flags_m_beyond_the_range) {
   Random random = check::random();
   for (Element element : {Element::Float32, Element::BFloat16}) {
     for (bool delta : {true, false}) {
@@ -131,7 +131,7 @@ TEST(state_flags_m_of_small_streams) {
 }
 
 // The keys of a component leave the range; without values M does not.
-TEST(state_flags_z_of_small_streams) {
+TEST(state_flags_z_beyond_the_range) {
   Random random = check::random();
   for (Element element : {Element::Float32, Element::BFloat16}) {
     for (bool delta : {true, false}) {
