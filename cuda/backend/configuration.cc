@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/rotary.h"
+
 namespace infini::cuda {
 namespace {
 
@@ -21,25 +23,11 @@ Element element_of(DType dtype) {
 
 // Cosine and sine of position * theta^(-2i/headDim), [position][i], in float64 until the last rounding.
 std::vector<float2> rotary_angles(double theta, int head_dim, int positions) {
-  constexpr int kPanel = 32;
   const int half = head_dim / 2;
   std::vector<float2> angles(size_t(positions) * half);
-  for (int i = 0; i < half; ++i) {
-    const double frequency = std::pow(theta, -2.0 * i / head_dim);
-    double step_cosine[kPanel], step_sine[kPanel];
-    for (int lane = 0; lane < kPanel; ++lane) {
-      step_cosine[lane] = std::cos(lane * frequency);
-      step_sine[lane] = std::sin(lane * frequency);
-    }
-    // cos(a + b) and sin(a + b) from one sine and cosine a panel: many times fewer calls, still to 1e-16.
-    for (int first = 0; first < positions; first += kPanel) {
-      const double cosine = std::cos(first * frequency), sine = std::sin(first * frequency);
-      for (int lane = 0; lane < std::min(kPanel, positions - first); ++lane) {
-        angles[size_t(first + lane) * half + i] = {float(cosine * step_cosine[lane] - sine * step_sine[lane]),
-                                                   float(sine * step_cosine[lane] + cosine * step_sine[lane])};
-      }
-    }
-  }
+  for_each_turn(theta, head_dim, positions, [&](int64_t position, int i, double cosine, double sine) {
+    angles[size_t(position) * half + i] = {float(cosine), float(sine)};
+  });
   return angles;
 }
 

@@ -23,15 +23,12 @@ namespace {
 constexpr size_t kAlignment = 256;
 constexpr size_t kLeastSlab = 256 << 10, kMostSlab = 16 << 20;  // a larger slot has a slab of its own
 
-// Held for long, and many of one size: a stream's state, a tensor.
-bool lasting(Account account) { return account == &Ledger::stream_bytes || account == &Ledger::tensor_bytes; }
-
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 // Scratch of ever new sizes shares slots: four sizes to a power of two waste at most a fifth.
 size_t slot_bytes_for(size_t bytes, Account account) {
   bytes = std::max<size_t>(bytes, 1);
-  if (lasting(account)) return round_up(bytes, kAlignment);
+  if (is_lasting(account)) return round_up(bytes, kAlignment);
   return round_up(bytes, std::max<size_t>(kAlignment, std::bit_floor(bytes - 1) / 4));
 }
 
@@ -98,7 +95,7 @@ void Pool::grow(Size& size, Account account, const std::string& what) {
   slab->vacancy = vacant_.insert(vacant_.end(), slab.get());
   vacant_bytes_ += slab->bytes();
   count_idle(int64_t(slab->bytes()));
-  if (!lasting(account)) ledger_.allocated_bytes += int64_t(slab->bytes());
+  if (!is_lasting(account)) ledger_.allocated_bytes += int64_t(slab->bytes());
   slabs_.push_front(std::move(slab));
   slabs_.front()->place = slabs_.begin();
 }

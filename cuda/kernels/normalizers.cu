@@ -3,7 +3,7 @@
 //   in   job.normalizer (zeros unless job.absorbed), key_sums of the job's borders
 //   out  normalizers[piece][kv_head][padded head_dim]: z as float32, zero beyond head_dim
 //        job.next_normalizer, float64, if the job has borders; may be job.normalizer itself
-// One block for each job and head, one thread for each component; z runs in float64. A z beyond float32's range, or not a
+// One block for each job and head, one thread for each component; z runs in float64. A z beyond kLargest, or not a
 // number, fails the call at the last token of the segment that made it so.
 #include "kernels/pieces.cuh"
 #include "kernels/state.cuh"
@@ -12,6 +12,7 @@ namespace infini::cuda {
 namespace {
 
 constexpr int kAhead = 8;  // borders whose sums are loaded together
+constexpr double kLargest = 0x1p117;  // the sum of 256 of them, each times at most 4 (row_scale), is within float32
 
 __global__ void normalizers_kernel(const Shape shape, const Job* jobs, const Workspace workspace) {
   const int kv_head = int(blockIdx.x) % shape.kv_heads, i = int(threadIdx.x);
@@ -37,7 +38,7 @@ __global__ void normalizers_kernel(const Shape shape, const Job* jobs, const Wor
       if (index >= job.pieces) break;
       published[(long long)index * shape.kv_heads * stride] = float(z);
       z += added[ahead];
-      if (index < job.borders && !is_finite(float(z))) note_failure(job.failure, last_token(job, shape, index), kMemory);
+      if (index < job.borders && !(fabs(z) <= kLargest)) note_failure(job.failure, last_token(job, shape, index), kMemory);
     }
   }
   if (exists && job.borders > 0) job.next_normalizer[component] = z;

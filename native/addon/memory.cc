@@ -44,8 +44,8 @@ Napi::Value create_host_buffer(const Napi::CallbackInfo& info) {
     const auto let_go = [](napi_env, void*, void* owner) { delete static_cast<std::shared_ptr<TensorMemory>*>(owner); };
     napi_value buffer;
     const napi_status status = napi_create_external_arraybuffer(info.Env(), memory->data(), bytes, let_go, owner, &buffer);
+    if (status != napi_ok) delete owner;
     if (status == napi_no_external_buffers_allowed) {
-      delete owner;
       throw Error(ErrorCode::Device, "Expected a JavaScript engine that allows external buffers but this one does not");
     }
     if (status != napi_ok) throw Napi::Error::New(info.Env());

@@ -66,18 +66,15 @@ IdleBlocks& idle_blocks() {
   return blocks;
 }
 
-// Held for long, and of sizes that the next call will not ask for.
-bool lasting(Account account) { return account == &Ledger::stream_bytes || account == &Ledger::tensor_bytes; }
-
 }  // namespace
 
 Buffer::Buffer(size_t bytes, Ledger& ledger, Account account)
     : bytes_(bytes == 0 ? 64 : (bytes + 63) / 64 * 64), ledger_(&ledger), account_(account) {
-  if (!lasting(account) && bytes_ >= IdleBlocks::kSmallest) data_ = idle_blocks().take(bytes_);
+  if (!is_lasting(account) && bytes_ >= IdleBlocks::kSmallest) data_ = idle_blocks().take(bytes_);
   if (!data_) {
     data_ = std::aligned_alloc(64, bytes_);
     if (!data_) throw std::bad_alloc();
-    if (!lasting(account)) ledger.allocated_bytes += int64_t(bytes_);
+    if (!is_lasting(account)) ledger.allocated_bytes += int64_t(bytes_);
   }
   ledger.*account += int64_t(bytes_);
 }
@@ -85,7 +82,7 @@ Buffer::Buffer(size_t bytes, Ledger& ledger, Account account)
 Buffer::~Buffer() {
   if (!data_) return;
   ledger_->*account_ -= int64_t(bytes_);
-  if (!lasting(account_) && bytes_ >= IdleBlocks::kSmallest) {
+  if (!is_lasting(account_) && bytes_ >= IdleBlocks::kSmallest) {
     idle_blocks().keep(data_, bytes_, *ledger_);
   } else {
     std::free(data_);

@@ -305,25 +305,6 @@ TEST(decode_large_dimensions) {
                     {16, 256}, {200, 136}});
 }
 
-TEST(decode_fits_every_device) {
-  constexpr int kStatic = 1024;  // variables of the kernel
-  for (Element element : kElements) {
-    for (int head_dim = 1; head_dim <= 256; ++head_dim) {
-      for (int value_dim = 1; value_dim <= 256; ++value_dim) {
-        for (const float2* rotary : {static_cast<const float2*>(nullptr), reinterpret_cast<const float2*>(16)}) {
-          for (int kv_heads : {1, 64}) {
-            const Shape shape = {element, false, false, 64, kv_heads, head_dim, value_dim, 65536, 1, nullptr, rotary};
-            const DecodeTile tile = decode_tile(shape, kDecodeTokens);
-            CHECK(tile.shared_bytes() + kStatic <= kSharedLimit);
-            CHECK(tile.key_splits * tile.steps * tile.keys >= 65536);
-            CHECK(tile.memory_splits * tile.memory_rows >= head_dim);
-          }
-        }
-      }
-    }
-  }
-}
-
 TEST(decode_widest) {
   auto random = check::random();
   for (Element element : kElements) {

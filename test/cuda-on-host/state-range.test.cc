@@ -45,7 +45,7 @@ TEST(state_of_sigmas_that_small_and_large_types_hold) {
       with_name(config, [&] {
         Stream stream(config);
         const Draw key = [](Random& random, int column) {
-          const double sizes[] = {1e30, 1e34, 1, -80};
+          const double sizes[] = {1e30, 1e33, 1, -80};
           return sizes[column % 4] * std::uniform_real_distribution<double>(1, 1.05)(random);
         };
         step(stream, draw(config, 60, random, key, normal(2)));
@@ -143,7 +143,7 @@ TEST(state_flags_z_beyond_the_range) {
           Stream stream = begun(config, int(random() % 2), random);
           Inputs inputs = draw(config, 5 + 10 * 16 + 9, random, normal(), normal());
           const int rows[] = {0, 36, 15, 31}, row = rows[turn++ % 4], head = int(random() % 2);
-          for (int t : {token, token + 1}) aim(inputs, config, t, head, row, 0, 3e38, 0);
+          for (int t : {token, token + 1}) aim(inputs, config, t, head, row, 0, 1.5e35, 0);
           const Failure wanted = token < 165 ? failure_at(stream, token) : kNoFailure;
           step(stream, inputs);
           CHECK(stream.failed() == wanted);
@@ -164,7 +164,7 @@ TEST(state_flags_the_first_token) {
           Stream stream = begun(config, 1, random);
           stream.failure.upload({noted});
           Inputs inputs = draw(config, 5 + 16 * 16, random, normal(), normal());
-          for (int token : {10, 100, 200}) aim(inputs, config, token, 0, 3, 5, of_z ? 2e38 : 1, of_z ? 0 : 2e38);
+          for (int token : {10, 100, 200}) aim(inputs, config, token, 0, 3, 5, of_z ? 1e35 : 1, of_z ? 0 : 2e38);
           const Failure wanted = std::min(noted, failure_at(stream, 100));
           step(stream, inputs);
           CHECK(stream.failed() == wanted);
@@ -204,7 +204,7 @@ TEST(state_flags_of_long_segments) {
           Config config = {element, true, 1, 8, 8, 600, whole_sums};
           Stream stream(config);
           Inputs inputs = draw(config, 1300, random, normal(), normal());
-          for (int t : {token, token + 1}) aim(inputs, config, t, 0, 7, 2, of_z ? 3e38 : 1, of_z ? 0 : 2e38);
+          for (int t : {token, token + 1}) aim(inputs, config, t, 0, 7, 2, of_z ? 1.5e35 : 1, of_z ? 0 : 2e38);
           step(stream, inputs);
           CHECK(stream.failed() == 599 * 8 + kMemory);
         }
@@ -239,11 +239,12 @@ TEST(state_flags_nothing_at_the_top_of_the_range) {
   Random random = check::random();
   for (Element element : {Element::Float32, Element::BFloat16}) {
     for (bool of_z : {true, false}) {
-      // Eight tokens a segment: z comes to 3.2e38 with the second, M with the first; the second stores what it reads.
+      // Eight tokens a segment: z comes to 1.6e35 with the second, M to 3.2e38 with the first; the second stores what it
+      // reads.
       const Config config = {element, !of_z, 1, 20, 24, 8};
       with_name(config, [&] {
         const Draw large = [=](Random& random, int) {
-          return (of_z ? 2e37 : 4e37) * std::uniform_real_distribution<double>(0.99, 1)(random);
+          return (of_z ? 1e34 : 4e37) * std::uniform_real_distribution<double>(0.99, 1)(random);
         };
         Stream stream(config);
         step(stream, draw(config, 16, random, of_z ? large : normal(-1e-3, 0), of_z ? normal(0.5, 0.1) : large));
