@@ -1,11 +1,22 @@
 import { checkSignal } from './abort';
+import type { AttendInput } from './calls';
 import { checkArray, checkRecord } from './config';
+import type { DeviceTensor } from './device-tensor';
 import { expected, fail } from './errors';
 import { checkCall, Job, operandsOf } from './job';
 import { native } from './native';
 import { type Given, readOperands } from './operands';
-import { coreOf } from './stream';
+import { coreOf, type MemoryStream } from './stream';
 import type { StreamCore } from './stream-core';
+import type { Tensor } from './types';
+
+/** One call of a flexible batch: `stream.attend({ q, k, v }, { out })`. */
+export interface BatchEntry extends AttendInput {
+  /** An open stream of the device. */
+  stream: MemoryStream;
+  /** Takes the result, `[tokens, heads, valueDim]`, as in `attend`'s options. */
+  out?: Tensor | DeviceTensor;
+}
 
 const mostEntries = 4096;
 const entryKeys = new Set(['stream', 'q', 'k', 'v', 'out']);

@@ -1,3 +1,4 @@
+import type { BatchOptions, StepInput } from './calls';
 import { checkArray, checkRecord } from './config';
 import type { DeviceTensor } from './device-tensor';
 import { expected, fail } from './errors';
@@ -6,7 +7,7 @@ import { type NativeBatch, type NativeDevice, native } from './native';
 import { type Place, readOperands } from './operands';
 import { coreOf, type MemoryStream } from './stream';
 import type { StreamCore } from './stream-core';
-import type { BatchOptions, ResolvedConfig, StepInput, Tensor } from './types';
+import type { ResolvedConfig, Tensor } from './types';
 
 const mostStreams = 4096;
 const inputKeys = new Set(['q', 'k', 'v', 'out']);

@@ -1,22 +1,14 @@
 import os from 'node:os';
-import { attendBatch } from './attend-batch';
+import { attendBatch, type BatchEntry } from './attend-batch';
 import { type Batch, makeBatch } from './batch';
+import type { BatchOptions } from './calls';
 import { readConfig, readRecord } from './config';
 import { type DeviceTensor, makeDeviceTensor } from './device-tensor';
 import { expected, fail } from './errors';
 import { makeHostBuffer } from './host-buffer';
 import { type NativeDevice, native } from './native';
 import { adoptStream, type MemoryStream } from './stream';
-import type {
-  BatchEntry,
-  BatchOptions,
-  DeviceInfo,
-  DeviceOptions,
-  DeviceStats,
-  DType,
-  StreamConfig,
-  Tensor,
-} from './types';
+import type { DeviceInfo, DeviceOptions, DeviceStats, DType, StreamConfig, Tensor } from './types';
 
 // Only this file makes devices: `new Device()` by anyone else has no key.
 const key = Symbol('infini-stream device');

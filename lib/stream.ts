@@ -1,3 +1,4 @@
+import type { AttendInput, AttendOptions, RetrieveInput, RetrieveOptions, SyncOptions } from './calls';
 import { checkRecord } from './config';
 import type { DeviceTensor } from './device-tensor';
 import { fail } from './errors';
@@ -5,15 +6,7 @@ import { type Call, checkCall, Job, operandsOf, runNow, steadyOperandsOf, submit
 import { type NativeStream, native } from './native';
 import { type Given, Operand } from './operands';
 import { StreamCore } from './stream-core';
-import type {
-  AttendInput,
-  AttendOptions,
-  ResolvedConfig,
-  RetrieveInput,
-  RetrieveOptions,
-  SyncOptions,
-  Tensor,
-} from './types';
+import type { ResolvedConfig, Tensor } from './types';
 
 const attendKeys = new Set(['q', 'k', 'v']);
 const retrieveKeys = new Set(['q']);
