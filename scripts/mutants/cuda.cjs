@@ -391,7 +391,7 @@ const files = {
       'template <class T> constexpr float kOffset = 17.0f;',
     ],
     ['tokens of one call do not see each other', 'job.open + block.token(row) + 1, job', 'job.open + 1, job'],
-    ['sums are not rescaled to the new top', 'sums.columns[n][i] *= rescale[i / 2];', ''],
+    ['sums are not rescaled to the new top', 'sums.columns[n][i] *= rescale[i / 2];', ';'],
     ['the mass is not rescaled to the new top', 'sums.mass[half] *= rescale[half];', ''],
     ['the tickets are left as they are', 'if (last) atomicExch(tickets + record, 0);', ''],
     [

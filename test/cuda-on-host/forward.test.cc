@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -15,6 +16,7 @@
 #include "launch.h"
 #include "published.h"
 #include "reference.h"
+#include "tiles.h"
 
 namespace infini::cuda {
 namespace {
@@ -263,6 +265,20 @@ TEST(forward_lengths) {
       }
     }
   });
+}
+
+// Rows meet the tiles of keys at every place of the diagonal.
+TEST(forward_starts) {
+  Random random = check::random();
+  for (Element element : kElements) {
+    for (const auto& [dim, bucket] : {std::pair(16, 64), std::pair(200, 256)}) {
+      Config config{.element = element, .head_dim = dim, .value_dim = 8, .segment_length = 140};
+      const int keys = forward_tile(bucket, element == Element::Float32 ? 4 : 2).keys;
+      std::vector<Call> calls;
+      for (int open = 0; open < keys; ++open) calls.push_back(make_call(config, open, keys + 2, false, random));
+      run_and_compare(config, calls, random);
+    }
+  }
 }
 
 TEST(forward_long_segments) {
