@@ -378,6 +378,23 @@ TEST(forward_large_logits) {
   });
 }
 
+// Every tile of keys outweighs all before it.
+TEST(forward_rising_logits) {
+  Random random = check::random();
+  for (Element element : kElements) {
+    Config config{.element = element, .head_dim = 32, .value_dim = 40, .segment_length = 300};
+    std::vector<Call> calls = {make_call(config, 20, 280, false, random, {.query = normal(1, 0.1)})};
+    Call& call = calls[0];
+    // 0.3 times sqrt(32) more with every key.
+    for (size_t i = 0; i < call.key.size(); ++i) {
+      call.key[i] = rounded(element, 0.3 / std::sqrt(32.0) * double(20 + i / 32) + 0.1 * call.key[i]);
+    }
+    run(config, calls, random);
+    compare(config, call, output_bound(element) * 3);
+    CHECK(call.most_logit > 60 && call.most_logit < 110);
+  }
+}
+
 // q k^T is beyond float32, the logits are not: each row takes the value of its largest.
 TEST(forward_products_beyond_the_range) {
   Random random = check::random();

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import type { Device, MemoryStream, StreamConfig } from '../../lib';
+import type { Device, MemoryStream, ResolvedConfig, StreamConfig } from '../../lib';
 import { allowedErrors, errorsByHead } from '../support/accuracy';
 import { onCuda, openTestDevice } from '../support/device';
 import { around, cut, dataOf, type MadeInput, makeInput } from '../support/inputs';
@@ -19,8 +19,17 @@ beforeAll(() => {
 });
 afterAll(() => device.close());
 
-/** The largest that may be expected of normal queries and keys. */
-const LOGITS = 10;
+/** No logit of each head is larger, by Cauchy and Schwarz. */
+function largestLogits({ q, k }: MadeInput, { heads, kvHeads, headDim, scale }: ResolvedConfig): number[] {
+  const largest = Array.from({ length: heads + kvHeads }, () => 0);
+  for (const [values, first, count] of [[q.values, 0, heads] as const, [k.values, heads, kvHeads] as const])
+    for (let row = 0; row < values.length / headDim; row++) {
+      const norm = Math.hypot(...values.subarray(row * headDim, (row + 1) * headDim));
+      largest[first + (row % count)] = Math.max(largest[first + (row % count)], norm);
+    }
+  const group = heads / kvHeads;
+  return largest.slice(0, heads).map((norm, h) => norm * largest[heads + Math.floor(h / group)] * scale);
+}
 
 interface Run {
   output: Buffer;
@@ -39,7 +48,7 @@ async function runAsync(config: StreamConfig, input: MadeInput, sizes: number[])
   return { output: Buffer.concat(outputs.map(bytesOf)), stream };
 }
 
-function expectSame(run: Run, whole: Run, what: string): void {
+function expectSame(run: Run, whole: Run, what: string, input: MadeInput): void {
   if (!run.output.equals(whole.output)) {
     const { dtype, heads, valueDim: dim, rope } = run.stream.config;
     const numbers = ({ output }: Run) => {
@@ -47,9 +56,10 @@ function expectSame(run: Run, whole: Run, what: string): void {
       return decode(dtype, dtype === 'float32' ? new Float32Array(buffer) : new Uint16Array(buffer));
     };
     const wanted = numbers(whole);
+    const maxLogit = largestLogits(input, run.stream.config);
     const errors = errorsByHead(numbers(run), wanted, heads, dim);
     const allowed = onCuda
-      ? allowedErrors({ dtype, wanted, heads, dim, rope: rope !== null, maxLogit: Array(heads).fill(LOGITS) })
+      ? allowedErrors({ dtype, wanted, heads, dim, rope: rope !== null, maxLogit })
       : errors.map(() => 0);
     if (!errors.every((error, head) => error <= allowed[head]))
       throw new Error(`${what} differs from the whole by ${errors}, allowed ${allowed}`);
@@ -94,7 +104,7 @@ seededTest('whole, token by token and in random pieces, by attendSync and by att
         ['token by token, asynchronously', await runAsync(config, input, singles)],
         ['in pieces, asynchronously', await runAsync(config, input, pieces)],
       ];
-      for (const [what, run] of others) expectSame(run, whole, what);
+      for (const [what, run] of others) expectSame(run, whole, what, input);
       runs += others.length;
       crossings += whole.stream.segments;
       for (const { stream } of [whole, ...others.map(([, run]) => run)]) stream.close();
@@ -114,7 +124,7 @@ seededTest('long segments of wide heads, whole and in pieces that fit no tile', 
     const pieces = [1, 63, 65, 1, 300, 83, 1, 500, 285, 1];
     for (const sizes of [pieces, rng.pieces(1300, 200)]) {
       const run = runSync(config, input, sizes);
-      expectSame(run, whole, `in pieces of ${sizes}`);
+      expectSame(run, whole, `in pieces of ${sizes}`, input);
       run.stream.close();
     }
     expect(whole.stream.segments).toBe(2);
