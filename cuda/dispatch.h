@@ -1,7 +1,7 @@
 // From run-time values to template arguments, in this one place.
 //
 // An instance is made for each element type, float32, bfloat16 and float16, and, where tiles are of a fixed width, for
-// each bucket of dimensions, 64, 128 and 256: 9 of forward and of sums, 6 of retrieve (64 would gain nothing there) and
+// each bucket of dimensions, 64, 128 and 256: 9 of forward and of sums, 6 of retrieve (64 takes that of 128) and
 // of decode (with and without rotary positions), and 9 small ones.
 #pragma once
 
