@@ -2,7 +2,7 @@
 //
 // An instance is made for each element type, float32, bfloat16 and float16, and, where tiles are of a fixed width, for
 // each bucket of dimensions, 64, 128 and 256: 9 of forward and of sums, 6 of retrieve (64 takes that of 128) and
-// of decode (with and without rotary positions), and 9 small ones.
+// of decode (with and without rotary positions) and of linear (for few rows and for many), and 15 small ones.
 #pragma once
 
 #include <type_traits>

@@ -32,7 +32,7 @@ struct Shape {
   const float2* rotary;   // [segment_length][head_dim / 2]: cosine, sine; null: no rope
 };
 
-// All pointers are to device memory, 16-byte aligned.
+// All pointers are to device memory, 16-byte aligned; the tensors' need not be where a head's rows are not.
 struct Job {
   const void* query;       // [tokens][heads][head_dim]
   const void* key;         // [tokens][kv_heads][head_dim]
@@ -106,6 +106,29 @@ constexpr int kDecodeTokens = 4;
 int64_t decode_scratch_bytes(const Shape&, int job_count, int most_tokens = kDecodeTokens);
 cudaError_t launch_decode(const Shape&, const Job* jobs, int job_count, void* scratch, cudaStream_t,
                           int most_tokens = kDecodeTokens);
+
+// ---- dense: the layers of a model that are not attention (kernels/dense.cu). Activations are rows of float32, one behind
+// the other. A row's numbers are bit for bit the same whatever rows are beside it. Pointers are 16-byte aligned.
+enum class Act : uint8_t { None, Silu, Gelu, GeluTanh };  // Gelu: x Phi(x); GeluTanh: its approximation by tanh
+enum class Into : uint8_t { Store, Add, Times };          // y = v, y += v, y *= v
+
+// v = act(x W^T). y is another tensor than x.
+struct Linear {
+  Element element;     // of W
+  const void* weight;  // W: [outputs][inputs]
+  int inputs, outputs, rows;
+  const float* x;      // [rows][inputs]
+  float* y;            // [rows][outputs]
+  Act act;
+  Into into;
+};
+cudaError_t launch_linear(const Linear&, cudaStream_t);
+// y = x * weight / sqrt(mean(x^2) + epsilon) of every row; the weights are of this type.
+cudaError_t launch_normalize(Element, const void* weight, const float* x, float* y, int width, int rows, double epsilon,
+                             cudaStream_t);
+// Row i of `to` is row indices[i] of the table, which is of this type.
+cudaError_t launch_gather(Element, const void* table, const int* indices, float* to, int width, int rows,
+                          cudaStream_t);
 
 // ---- upkeep (kernels/upkeep.cu)
 // Whether the current GPU can run the kernels: code for it is loaded, or compiled.

@@ -132,4 +132,27 @@ struct ChainTile {
 // reads all of G from the L2 cache, so not narrower than 32. Three stages of loads hide what the fourth multiplies.
 constexpr ChainTile chain_tile() { return {32, 4}; }
 
+struct DenseTile {
+  static constexpr int kChunk = 32;  // inputs of one chain of multiply-adds: the order of additions, the same everywhere
+  static constexpr int kStride = kChunk / 4 + 1;  // of chunks in shared memory, in float4: eight meet eight banks' groups
+  int rows, outputs;                // of a block
+  int thread_rows, thread_outputs;  // of a thread
+  int chunks;                       // of a step, each multiplied by threads of its own
+  int blocks;                       // that share a multiprocessor, as far as registers decide
+  __host__ __device__ constexpr int threads() const {
+    return rows / thread_rows * (outputs / thread_outputs) * chunks;
+  }
+};
+
+// Many rows are bound by multiply-adds: with 4 x 4 outputs a thread makes 64 of them of 8 loads from shared memory, and
+// those keep up. Tiles of 128 would load less, but a small model has too few of them for a GPU: 512 rows of 2048 outputs
+// are 256 tiles of 64. Few rows are bound by the bytes of W: blocks of 8 outputs are many (256 of 2048 outputs), and 16
+// chunks at once are 8 KB of 16-bit W under way in each. Every four rows read W again, from the L2 cache, so that beyond
+// some 32 rows the large tiles, though half empty, are better. Nothing of this has been measured yet.
+constexpr int kFewRows = 32;
+__host__ __device__ constexpr DenseTile dense_tile(bool few_rows) {
+  if (few_rows) return {4, 8, 4, 1, 16, 4};
+  return {64, 64, 4, 4, 1, 2};
+}
+
 }  // namespace infini::cuda

@@ -23,9 +23,10 @@ export function checkSignal(signal: unknown): AbortSignal | undefined {
   return signal as AbortSignal;
 }
 
-/** A call that a signal can cut off; its ticket is 0 until it is queued. */
+/** A call that a signal can cut off; its ticket is 0 until it is queued. `interrupt` is for what is not native. */
 export interface Abortable {
   readonly ticket: number;
+  interrupt?(): void;
 }
 
 interface Watch {
@@ -46,6 +47,7 @@ export function watchAbort(signal: AbortSignal, call: Abortable): () => void {
     const fire = () => {
       watches.delete(signal);
       native.cancel(Array.from(calls, ({ ticket }) => ticket));
+      for (const call of calls) call.interrupt?.();
     };
     addEventListener.call(signal, 'abort', fire, { once: true });
     const stop = () => {

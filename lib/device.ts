@@ -13,6 +13,8 @@ import type { DeviceInfo, DeviceOptions, DeviceStats, DType, StreamConfig, Tenso
 // Only this file makes devices: `new Device()` by anyone else has no key.
 const key = Symbol('infini-stream device');
 let adoptDevice: (handle: NativeDevice) => Device;
+/** For models; undefined for everything else than a device. */
+export let handleOf: (device: unknown) => NativeDevice | undefined;
 
 /** A handle on a device, made by {@link openDevice}. Handles on one device share one engine and one thread pool. */
 export class Device {
@@ -23,6 +25,8 @@ export class Device {
 
   static {
     adoptDevice = (handle) => new Device(key, handle);
+    handleOf = (device) =>
+      typeof device === 'object' && device !== null && #native in device ? device.#native : undefined;
   }
 
   private constructor(secret: symbol, handle: NativeDevice) {

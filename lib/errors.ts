@@ -22,6 +22,8 @@ export const errorClasses = {
   ABORT_ERR: Error,
   /** The device asked for is not here; the message says why. */
   ERR_NO_DEVICE: Error,
+  /** A model's files are not what they must be; the message says what is wrong, and where. */
+  ERR_MODEL: Error,
   /** The device failed. */
   ERR_DEVICE: Error,
 } as const;

@@ -1,12 +1,14 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import load from 'node-gyp-build';
+import type { NativeWeight } from './model/weights';
 import type { DeviceInfo, DeviceStats, ResolvedConfig, Tensor } from './types';
 
 declare const brand: unique symbol;
 export type NativeDevice = { readonly [brand]: 'device' };
 export type NativeStream = { readonly [brand]: 'stream' };
 export type NativeBatch = { readonly [brand]: 'batch' };
+export type NativeModel = { readonly [brand]: 'model' };
 /** The memory of a device tensor or a host buffer. */
 export type NativeMemory = { readonly [brand]: 'memory' };
 
@@ -26,6 +28,21 @@ export interface NativeConfig {
   ropeTheta?: number;
   emptyRead?: string;
   dtype?: string;
+}
+
+/** What a model's dense layers are made from. */
+export interface NativeModelConfig {
+  vocabulary: number;
+  width: number;
+  layers: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  mlpWidth: number;
+  tied: boolean;
+  gated: boolean;
+  activation: string;
+  normEpsilon: number;
 }
 
 /** Called once per asynchronous call; after attend and retrieve, `tokens` counts the stream's committed tokens. */
@@ -98,6 +115,31 @@ interface Addon {
   ): void;
   closeBatch(batch: NativeBatch): void;
   batchClosed(batch: NativeBatch): boolean;
+
+  /** Reads the weights on another thread; the files stay open until it settles. */
+  loadModel(
+    device: NativeDevice,
+    config: NativeModelConfig,
+    weights: NativeWeight[],
+    settle: (error: Error | null, model: NativeModel | null) => void,
+  ): void;
+  /**
+   * Sends tokens of some sessions through the layers: `streams` are the sessions' own, session by session and in each
+   * layer by layer; `counts` says how many tokens are whose. Commits all or nothing. Returns a ticket; when `wanted`, the
+   * logits after each session's last token are there to {@link take}.
+   */
+  forward(
+    model: NativeModel,
+    streams: NativeStream[],
+    batches: NativeBatch[] | undefined,
+    tokens: Int32Array,
+    counts: Int32Array,
+    wanted: boolean,
+    settle: Settle,
+  ): number;
+  weightBytes(model: NativeModel): number;
+  closeModel(model: NativeModel): void;
+  modelClosed(model: NativeModel): boolean;
 
   streamConfig(stream: NativeStream): ResolvedConfig;
   byteLength(stream: NativeStream): number;

@@ -4,6 +4,7 @@
 
 #include "backend/batch_state.h"
 #include "backend/call_work.h"
+#include "backend/dense.h"
 #include "backend/probe.h"
 #include "backend/stream_state.h"
 
@@ -35,6 +36,10 @@ std::unique_ptr<StreamState> CudaBackend::create(const StreamConfig& config) {
 std::unique_ptr<BatchState> CudaBackend::create_batch(const StreamConfig&, std::vector<StreamState*> streams) {
   const auto& first = static_cast<const CudaStreamState&>(*streams.front());
   return std::make_unique<CudaBatchState>(first.configuration, streams);
+}
+
+std::unique_ptr<DenseLayers> CudaBackend::create_dense(const ModelConfig& config, WeightSource& weights) {
+  return std::make_unique<CudaDenseLayers>(device_, config, weights);
 }
 
 std::shared_ptr<TensorMemory> CudaBackend::allocate_device(size_t bytes) {

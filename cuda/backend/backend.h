@@ -15,6 +15,7 @@ class CudaBackend final : public Backend {
   DeviceInfo info() const override;
   std::unique_ptr<StreamState> create(const StreamConfig& config) override;
   std::unique_ptr<BatchState> create_batch(const StreamConfig& config, std::vector<StreamState*> streams) override;
+  std::unique_ptr<DenseLayers> create_dense(const ModelConfig& config, WeightSource& weights) override;
 
   std::shared_ptr<TensorMemory> allocate_device(size_t bytes) override;
   std::shared_ptr<TensorMemory> allocate_host(size_t bytes, Account account) override;

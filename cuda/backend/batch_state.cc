@@ -72,8 +72,9 @@ class StepWork final : public CudaWork {
     const Failure* failures = batch_.mail.host<Failure>(layout_->failures);
     for (size_t i = 0; i < positions_.size(); ++i) note(i, failures[i]);
     for (size_t i = 0; i < full_.size(); ++i) {
-      absorptions_[i].round->wait();
-      note(full_[i], absorptions_[i].round->failure(absorptions_[i].place));
+      const auto round = std::move(absorptions_[i].round);
+      round->wait();
+      note(full_[i], round->failure(absorptions_[i].place));
     }
   }
 
@@ -81,7 +82,7 @@ class StepWork final : public CudaWork {
     const size_t bytes = bytes_of(configuration_, packed_.tokens, configuration_.config.output_width());
     if (packed_.output_place == infini::Place::Host) {
       std::memcpy(packed_.output, batch_.mail.host<char>(layout_->output), bytes);
-    } else {
+    } else if (packed_.output_visible) {  // else the kernel has written it
       const Device::Scope scope(batch_.device);
       batch_.device.copy(packed_.output, batch_.mail.device<char>(layout_->output), bytes);
     }
@@ -117,7 +118,8 @@ class StepWork final : public CudaWork {
     const char* query = bring(0, packed_.query, packed_.query_place, count * query_row);
     const char* key = bring(1, packed_.key, packed_.key_place, count * key_row);
     const char* value = bring(2, packed_.value, packed_.value_place, count * value_row);
-    char* output = batch_.mail.device<char>(layout_->output);
+    const bool in_place = packed_.output_place == infini::Place::Device && !packed_.output_visible;
+    char* output = in_place ? static_cast<char*>(packed_.output) : batch_.mail.device<char>(layout_->output);
     Job* jobs = batch_.mail.host<Job>(layout_->jobs);
     for (int64_t i = 0; i < count; ++i) {
       const CudaStreamState& stream = *batch_.streams[i];

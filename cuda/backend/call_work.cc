@@ -84,7 +84,10 @@ void CallWork::run(int) {
   settle();
   latest_ = {std::move(request_.round), request_.place};
   begin_ = end_;
-  if (begin_ == tensors_.tokens) settle();
+  if (begin_ < tensors_.tokens) return;
+  settle();
+  // The call may wait long for its commit, and others can use the round.
+  if (!small_ || writes_in_place()) latest_.round.reset();
 }
 
 void CallWork::settle() {
@@ -147,7 +150,9 @@ void CallWork::place(Request& request, int64_t first, int64_t last) {
 
 void CallWork::place_output(Request& request, int64_t first) {
   const int64_t span_bytes = (end_ - begin_) * output_row_;
-  if (small_) {
+  if (writes_in_place()) {
+    request.job.output = moved(tensors_.output, first * output_row_);
+  } else if (small_) {
     request.output_bytes = size_t(span_bytes);
     request.fetch_output = tensors_.output_place == infini::Place::Host;
   } else if (result_) {
@@ -161,6 +166,7 @@ void CallWork::place_output(Request& request, int64_t first) {
 }
 
 void CallWork::publish() {
+  if (writes_in_place()) return;
   const Device::Scope scope(device_);
   const size_t bytes = size_t(tensors_.tokens * output_row_);
   const bool to_host = tensors_.output_place == infini::Place::Host;

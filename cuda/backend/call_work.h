@@ -38,7 +38,7 @@ class CallWork : public CudaWork {
   // the span that will bring the last.
   void place(Request& request, int64_t first, int64_t last);
   void reserve_workspace(int64_t pieces, int64_t borders);
-  void publish();  // the output, if someone is to see it
+  void publish();  // the output, where the kernels have not written it themselves
   // Nothing is under way any more. For destructors: before anything goes that the kernels use.
   void land() noexcept;
 
@@ -74,6 +74,10 @@ class CallWork : public CudaWork {
   void place_output(Request& request, int64_t first);
   void ensure(Block& block, int64_t bytes);
   void settle();
+  // The kernels write the output where it belongs: on the device, and nobody sees it before the end.
+  bool writes_in_place() const {
+    return !tensors_.output_visible && tensors_.output_place == infini::Place::Device;
+  }
 
   std::array<Input, 3> inputs_;  // query, key, value
   const int64_t output_row_;     // bytes
@@ -84,7 +88,7 @@ class CallWork : public CudaWork {
   Block result_;  // of the whole call: a large output that nobody may see before the end
 
   Request request_;
-  Flight latest_;  // the span whose result is not known yet, or the last one
+  Flight latest_;  // the span whose result is not known yet; or the last one, for an output that lies in its round
   Failure failure_ = kNoFailure;
   std::optional<InputCheck> check_;
 };

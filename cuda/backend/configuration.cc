@@ -13,14 +13,6 @@ constexpr double kTellingSeconds = 8e-3;  // a measurement of so long is believe
 
 size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
-Element element_of(DType dtype) {
-  switch (dtype) {
-    case DType::Float32: return Element::Float32;
-    case DType::BFloat16: return Element::BFloat16;
-    default: return Element::Float16;
-  }
-}
-
 // Cosine and sine of position * theta^(-2i/headDim), [position][i], in float64 until the last rounding.
 std::vector<float2> rotary_angles(double theta, int head_dim, int positions) {
   const int half = head_dim / 2;
@@ -32,6 +24,14 @@ std::vector<float2> rotary_angles(double theta, int head_dim, int positions) {
 }
 
 }  // namespace
+
+Element element_of(DType dtype) {
+  switch (dtype) {
+    case DType::Float32: return Element::Float32;
+    case DType::BFloat16: return Element::BFloat16;
+    default: return Element::Float16;
+  }
+}
 
 Configuration::Configuration(Device& device, const StreamConfig& config, std::shared_ptr<const Block> rotary)
     : device(device),

@@ -11,6 +11,8 @@
 
 namespace infini::cuda {
 
+Element element_of(DType dtype);  // as the kernels call it
+
 class Configuration {
  public:
   Configuration(Device& device, const StreamConfig& config, std::shared_ptr<const Block> rotary);

@@ -68,11 +68,12 @@ __device__ __forceinline__ void check_tensor(const Job& job, const void* tensor,
   constexpr int kPerChunk = 16 / int(sizeof(T));
   if (tensor == nullptr) return;
   const T* const values = static_cast<const T*>(tensor);
+  const bool aligned = reinterpret_cast<uintptr_t>(tensor) % 16 == 0;
   const long long size = (long long)job.tokens * width, begin = (long long)slab * (kCheckBytes / int(sizeof(T)));
   const long long end = min(begin + kCheckBytes / int(sizeof(T)), size);
   for (long long i = begin + int(threadIdx.x) * kPerChunk; i < end; i += kThreads * kPerChunk) {
     alignas(16) T chunk[kPerChunk];
-    if (i + kPerChunk <= end) {
+    if (aligned && i + kPerChunk <= end) {
       *reinterpret_cast<int4*>(chunk) = *reinterpret_cast<const int4*>(values + i);
     } else {
       for (int k = 0; k < kPerChunk; ++k) chunk[k] = i + k < end ? values[i + k] : from_float<T>(0.0f);

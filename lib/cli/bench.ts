@@ -1,11 +1,11 @@
-import os from 'node:os';
 import { Command, Option } from 'commander';
 import { type DType, openDevice, type Rule } from '../index';
 import { type Measured, measure, type Spread } from './bench/measure';
 import type { Shape } from './bench/work';
 import { bytes, count, table } from './format';
+import { interruptible } from './interrupt';
+import { machineOf } from './machine';
 import { positive, whole, wholes } from './options';
-import { packageVersion } from './package';
 
 interface BenchOptions {
   heads: number;
@@ -51,10 +51,7 @@ async function bench(options: BenchOptions): Promise<void> {
   const shapes = options.segment.flatMap((segment) =>
     options.headDim.map((headDim): Shape => ({ heads, kvHeads, headDim, segment, dtype, rule })),
   );
-  const controller = new AbortController();
-  const interrupt = () => controller.abort(new Error('interrupted'));
-  process.once('SIGINT', interrupt);
-  try {
+  await interruptible(async (signal) => {
     using device = openDevice(
       options.device as Parameters<typeof openDevice>[0],
       threads === undefined ? undefined : { threads },
@@ -62,22 +59,16 @@ async function bench(options: BenchOptions): Promise<void> {
     const results: Measured[] = [];
     for (const [i, shape] of shapes.entries()) {
       console.error(`  ${i + 1} of ${shapes.length}: segment ${shape.segment}, head size ${shape.headDim}`);
-      results.push(await measure(device, shape, seconds, controller.signal));
+      results.push(await measure(device, shape, seconds, signal));
     }
     const { info } = device;
     const head = {
-      date: new Date().toISOString(),
-      version: packageVersion(),
-      node: process.version,
-      cpu: os.cpus()[0]?.model.trim() ?? 'unknown',
-      device: info,
+      ...machineOf(info),
       threads: 'threads' in info ? info.threads : null,
       simd: 'simd' in info ? info.simd : null,
     };
     console.log(options.json ? JSON.stringify({ ...head, results }, null, 2) : report(head, results));
-  } finally {
-    process.off('SIGINT', interrupt);
-  }
+  });
 }
 
 type Head = { node: string; cpu: string; threads: unknown; simd: unknown };

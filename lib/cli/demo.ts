@@ -1,70 +1,73 @@
 import { Command, Option } from 'commander';
-import { LABELS } from './demo/document';
 import { introduction, report } from './demo/report';
-import { type DemoSettings, runDemo } from './demo/run';
-import { loadText } from './demo/text';
-import { whole } from './options';
+import { type DemoSettings, hideKey, readDocument } from './demo/run';
+import { type FeatureOptions, featureOptions, showFeatures } from './features';
+import { bytes } from './format';
+import { interruptible } from './interrupt';
+import { machineOf } from './machine';
+import { directoryOf, type ModelChoice, modelOption, openModel, ruleOption } from './models';
+import { length, number, whole } from './options';
+import { HAYSTACKS } from './passkey/haystack';
 import { Progress } from './progress';
 
-const LEAST_TOKENS = 1_000_000;
-/** The text is held as one string, and a string has a limit. */
+const MILLION = 2 ** 20;
+/** `--features` holds its text as one string, and a string has a limit. */
 const MOST_TOKENS = 500_000_000;
-const MOST_DIGITS = 32;
 const MOST_SEED = 2 ** 32 - 1;
 
-interface DemoOptions extends Omit<DemoSettings, 'tokens' | 'seed'> {
-  file?: string;
-  seed?: number;
-  tokens?: number;
+interface DemoOptions extends ModelChoice, Partial<DemoSettings> {
+  features?: boolean;
+  device: string;
   json?: boolean;
 }
 
 export function demoCommand(): Command {
-  return new Command('demo')
-    .description(
-      'hide pass keys in a million tokens of real text and read them back through the memory alone',
-    )
-    .option('--file <path>', 'stream this text (UTF-8) instead of the novel that comes with the package')
-    .option(
-      '--tokens <n>',
-      'characters to stream (default: the whole text, at least 1,000,000)',
-      whole(1, MOST_TOKENS),
-    )
-    .option(
-      '--seed <n>',
-      'draws the pass keys, labels, hashes and codes (default: a new one)',
-      whole(0, MOST_SEED),
-    )
-    .option('--needles <n>', 'pass keys to hide', whole(1, LABELS.length), 5)
-    .option('--digits <n>', 'digits of a pass key', whole(1, MOST_DIGITS), 5)
+  const ofModels = [
+    modelOption(),
+    new Option('--depth <share>', 'where the key is, from 0 to 1 (default: anywhere)').argParser(
+      number(0, 1),
+    ),
+    new Option('--haystack <text>', 'what surrounds it (default: filler)').choices(HAYSTACKS),
+  ];
+  const ofFeatures = featureOptions();
+  const command = new Command('demo')
+    .description('hide a pass key in a million tokens and ask a trained model for it')
+    .addOption(ruleOption('; with --features: how a segment is absorbed (default: delta)'))
+    .option('--tokens <n>', 'of the document, also as 32K or 1M (default: 1M)', length(1, MOST_TOKENS))
+    .option('--seed <n>', 'draws what is hidden, and where (default: a new one)', whole(0, MOST_SEED))
     .option('--device <id>', 'auto, cpu, cuda or cuda:<n>', 'auto')
-    .option('--heads <n>', 'heads, each with its own hash', whole(1), 16)
-    .option('--head-dim <n>', 'components of a key: the slots of a head', whole(1), 64)
-    .option('--value-dim <n>', 'components of a value', whole(1), 16)
-    .option('--segment <n>', 'segment length', whole(1), 128)
-    .addOption(
-      new Option('--rule <rule>', 'how a segment is absorbed').choices(['delta', 'linear']).default('delta'),
-    )
-    .option('--json', 'print the result as JSON')
-    .action(demo);
+    .option('--json', 'print the result as JSON');
+  for (const option of ofModels) command.addOption(option);
+  command
+    .optionsGroup('Without a model:')
+    .option('--features', 'q, k and v written by hand instead, of a novel, character by character');
+  for (const option of ofFeatures) command.addOption(option);
+  return command.action((options: DemoOptions & FeatureOptions) => {
+    for (const option of options.features ? ofModels : ofFeatures) {
+      if (command.getOptionValueSource(option.attributeName()) !== 'cli') continue;
+      command.error(`error: option '${option.flags}' is ${options.features ? 'not for' : 'for'} --features`);
+    }
+    const { features, ...rest } = options;
+    return features ? showFeatures(rest) : demo(rest);
+  });
 }
 
-async function demo({ file, json, ...options }: DemoOptions): Promise<void> {
-  const source = loadText(file);
-  const tokens = options.tokens ?? Math.max(LEAST_TOKENS, source.text.length);
-  const seed = options.seed ?? Math.floor(Math.random() * 1e6);
-  const settings: DemoSettings = { ...options, tokens, seed };
-  if (!json) console.log(introduction(source.name, source.text.length, settings));
+async function demo({ json, device, ...options }: DemoOptions): Promise<void> {
+  const { tokens = MILLION, seed = Math.floor(Math.random() * 1e6), depth, haystack = 'filler' } = options;
+  const settings: DemoSettings = { tokens, seed, depth, haystack };
+  const directory = directoryOf(options);
+  using model = await openModel(directory, device);
+  const hidden = hideKey(model, settings);
+  if (!json) console.log(introduction(directory, model, settings, hidden));
 
-  const controller = new AbortController();
-  const interrupt = () => controller.abort(new Error('interrupted'));
-  process.once('SIGINT', interrupt);
-  try {
-    const watch = (label: string, total: number) => new Progress(label, total, 'tokens');
-    const result = await runDemo(source, settings, controller.signal, watch);
-    console.log(json ? JSON.stringify(result, null, 2) : `\n${report(result)}`);
-    if (!result.recalled || !result.controlsAtChance) process.exitCode = 1;
-  } finally {
-    process.off('SIGINT', interrupt);
-  }
+  await interruptible(async (signal) => {
+    const progress = new Progress('reading', tokens, 'tokens');
+    const result = await readDocument(model, settings, hidden, {
+      signal,
+      onProgress: (done, held) => progress.update(done, `${bytes(held)} held`),
+    }).finally(() => progress.stop());
+    const all = { ...machineOf(model.device.info), model: directory, ...result };
+    console.log(json ? JSON.stringify(all, null, 2) : `\n${report(result)}`);
+    if (!result.right) process.exitCode = 1;
+  });
 }

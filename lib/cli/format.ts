@@ -18,6 +18,12 @@ export const plural = (n: number, word: string): string => `${count(n)} ${word}$
 
 export const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 
+/** 32768 -> '32K', 1048576 -> '1M', as in papers; other numbers as they are. */
+export function lengthName(tokens: number): string {
+  if (tokens > 0 && tokens % 2 ** 20 === 0) return `${tokens / 2 ** 20}M`;
+  return tokens > 0 && tokens % 2 ** 10 === 0 ? `${tokens / 2 ** 10}K` : count(tokens);
+}
+
 /** Aligns columns: numbers to the right ('>'), words to the left ('<'). The first row is the heading. */
 export function table(rows: string[][], align: string, indent = '  '): string {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));

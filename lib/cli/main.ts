@@ -3,18 +3,33 @@ import { Command } from 'commander';
 import { benchCommand } from './bench';
 import { demoCommand } from './demo';
 import { devicesCommand } from './devices';
+import { gatesCommand } from './gates';
+import { generateCommand } from './generate';
 import { packageVersion } from './package';
+import { passkeyCommand } from './passkey';
 
 const INTERRUPTED = 130;
 
 const program = new Command('infini-stream')
-  .description('Attention over unbounded streams in constant memory.')
+  .description('Attention over unbounded streams in constant memory, and models that run on it.')
   .version(packageVersion())
   .showHelpAfterError('(--help shows the options)');
 
-for (const command of [devicesCommand(), demoCommand(), benchCommand()]) {
-  program.addCommand(command.copyInheritedSettings(program));
-}
+const commands = [
+  demoCommand(),
+  passkeyCommand(),
+  gatesCommand(),
+  generateCommand(),
+  devicesCommand(),
+  benchCommand(),
+];
+for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
+
+// Whoever reads the output may have seen enough of it: `infini-stream generate ... | head`.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit();
+});
 
 program.parseAsync().catch((error: unknown) => {
   if (!(error instanceof Error)) throw error;

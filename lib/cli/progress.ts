@@ -1,38 +1,50 @@
 import { Presets, SingleBar } from 'cli-progress';
 import { count } from './format';
 
-/** A bar on a terminal, a line every tenth of the way elsewhere; always on standard error. */
+const LINE_EVERY_MS = 10_000;
+
+/**
+ * A bar on a terminal, a line every tenth of the way elsewhere; always on standard error. Where nobody knows how long the
+ * way is, it says how far it went.
+ */
 export class Progress {
   readonly #label: string;
-  readonly #total: number;
+  readonly #total: number | undefined;
   readonly #unit: string;
   readonly #started = performance.now();
   readonly #bar?: SingleBar;
-  #tenths = 0;
+  #lines = 0;
 
-  constructor(label: string, total: number, unit: string) {
+  constructor(label: string, total: number | undefined, unit: string) {
     this.#label = label;
     this.#total = total;
     this.#unit = unit;
     if (!process.stderr.isTTY) return;
-    const format = `  ${label} {bar} {percentage}%  {done} ${unit}  {rate}/s  {eta_formatted} left`;
+    const [share, left] =
+      total === undefined ? ['', ''] : ['{bar} {percentage}%  ', '  {eta_formatted} left'];
+    const format = `  ${label} ${share}{done} ${unit}  {rate}/s{note}${left}`;
     this.#bar = new SingleBar(
       { format, stream: process.stderr, barsize: 16, fps: 8 },
       Presets.shades_classic,
     );
-    this.#bar.start(total, 0, { done: '0', rate: '-' });
+    this.#bar.start(total ?? 0, 0, { done: '0', rate: '-', note: '' });
   }
 
-  update(done: number): void {
-    const rate = count((1000 * done) / (performance.now() - this.#started));
+  /** `note`: what else is known by now. */
+  update(done: number, note = ''): void {
+    const elapsed = performance.now() - this.#started;
+    const rate = count((1000 * done) / elapsed);
+    const behind = note === '' ? '' : `  ${note}`;
     if (this.#bar) {
-      this.#bar.update(done, { done: count(done), rate });
+      this.#bar.update(done, { done: count(done), rate, note: behind });
       return;
     }
-    const tenths = Math.floor((10 * done) / this.#total);
-    if (tenths === this.#tenths) return;
-    this.#tenths = tenths;
-    console.error(`  ${this.#label} ${tenths * 10}%  ${count(done)} ${this.#unit}  ${rate} ${this.#unit}/s`);
+    const lines =
+      this.#total === undefined ? Math.floor(elapsed / LINE_EVERY_MS) : Math.floor((10 * done) / this.#total);
+    if (lines === this.#lines) return;
+    this.#lines = lines;
+    const share = this.#total === undefined ? '' : `${lines * 10}%  `;
+    console.error(`  ${this.#label} ${share}${count(done)} ${this.#unit}  ${rate} ${this.#unit}/s${behind}`);
   }
 
   stop(): void {

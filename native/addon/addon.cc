@@ -15,6 +15,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   export_memory(env, exports);
   export_stream(env, exports);
   export_batch(env, exports);
+  export_model(env, exports);
   return exports;
 }
 

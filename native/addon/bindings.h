@@ -8,6 +8,7 @@ namespace infini {
 void export_batch(Napi::Env env, Napi::Object exports);
 void export_device(Napi::Env env, Napi::Object exports);
 void export_memory(Napi::Env env, Napi::Object exports);
+void export_model(Napi::Env env, Napi::Object exports);
 void export_stream(Napi::Env env, Napi::Object exports);
 
 }  // namespace infini

@@ -129,6 +129,7 @@ Napi::Object to_javascript(Napi::Env env, const Ledger& ledger) {
   set("stagingBytes", ledger.staging_bytes);
   set("tableBytes", ledger.table_bytes);
   set("tensorBytes", ledger.tensor_bytes);
+  set("weightBytes", ledger.weight_bytes);
   set("idleBytes", ledger.idle_bytes);
   set("pendingCalls", ledger.pending_calls);
   set("tokens", ledger.tokens);

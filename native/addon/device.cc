@@ -27,7 +27,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
     const int threads = info[1].ToNumber().Int32Value();
     Engine& engine = engine_for(info[0].ToString().Utf8Value(), info[2].ToNumber().Int32Value());
     auto device = std::make_shared<DeviceHandle>(
-        DeviceHandle{engine, engine.info(), std::make_shared<ThreadLimit>(ThreadLimit{threads}), {}, {}});
+        DeviceHandle{engine, engine.info(), std::make_shared<ThreadLimit>(ThreadLimit{threads}), {}, {}, {}});
     device->info.threads = threads;
     return wrap<DeviceReference>(info.Env(), device);
   });
@@ -47,6 +47,8 @@ Napi::Value close(const Napi::CallbackInfo& info) {
     for (StreamHandle* stream : streams) stream->close(Error(ErrorCode::Closed, "The device was closed during the call"));
     const auto tensors = device->tensors;
     for (MemoryHandle* tensor : tensors) tensor->close();
+    const auto models = device->models;
+    for (ModelHandle* model : models) model->close();
     return info.Env().Undefined();
   });
 }

@@ -63,4 +63,19 @@ void MemoryHandle::close() {
   memory.reset();
 }
 
+ModelHandle::ModelHandle(Napi::Env env, std::shared_ptr<DeviceHandle> given, std::shared_ptr<const Model> model)
+    : env(env), device(std::move(given)), byte_length(model->dense->byte_length()), model(std::move(model)) {
+  device->models.insert(this);
+  Napi::MemoryManagement::AdjustExternalMemory(env, byte_length);
+}
+
+ModelHandle::~ModelHandle() { close(); }
+
+void ModelHandle::close() {
+  if (!model) return;
+  model.reset();
+  device->models.erase(this);
+  Napi::MemoryManagement::AdjustExternalMemory(env, -byte_length);
+}
+
 }  // namespace infini

@@ -12,6 +12,7 @@ namespace infini {
 struct StreamHandle;
 struct BatchHandle;
 struct MemoryHandle;
+struct ModelHandle;
 
 struct DeviceHandle {
   Engine& engine;
@@ -19,6 +20,7 @@ struct DeviceHandle {
   std::shared_ptr<ThreadLimit> limit;
   std::unordered_set<StreamHandle*> streams;  // not closed
   std::unordered_set<MemoryHandle*> tensors;  // not closed
+  std::unordered_set<ModelHandle*> models;    // not closed
   bool closed = false;
 };
 
@@ -64,6 +66,20 @@ struct MemoryHandle {
   const std::shared_ptr<DeviceHandle> device;
   const bool is_tensor;                  // else a host buffer: its ArrayBuffer outlives its device handle
   std::shared_ptr<TensorMemory> memory;  // null: closed
+};
+
+// A model's weights. Calls share them: closing only lets go.
+struct ModelHandle {
+  ModelHandle(Napi::Env env, std::shared_ptr<DeviceHandle> device, std::shared_ptr<const Model> model);
+  ~ModelHandle();
+  ModelHandle(const ModelHandle&) = delete;
+
+  void close();
+
+  const napi_env env;
+  const std::shared_ptr<DeviceHandle> device;
+  const int64_t byte_length;
+  std::shared_ptr<const Model> model;  // null: closed
 };
 
 // An external that owns a new handle.

@@ -18,6 +18,10 @@
 
 namespace infini {
 
+class DenseLayers;
+struct ModelConfig;
+class WeightSource;
+
 struct DeviceInfo {
   std::string id, backend, name;
   int threads = 0;   // cpu
@@ -54,6 +58,8 @@ class Work {
   // `output` is completed, then the new state becomes the stream's. Throws Error, and changes no stream, only when the
   // device is lost.
   virtual void commit() = 0;
+  // On a backend that gathers: what of this stage the backend is to launch. A work made of others names those.
+  virtual void gather(std::vector<Work*>& works) { works.push_back(this); }
   // Set by the engine: a running unit may return early, its results will be thrown away.
   std::atomic<bool> cancelled{false};
 };
@@ -92,6 +98,9 @@ class Backend {
   virtual DeviceInfo info() const = 0;
   virtual std::unique_ptr<StreamState> create(const StreamConfig& config) = 0;  // throws Error(OutOfMemory)
   virtual std::unique_ptr<BatchState> create_batch(const StreamConfig& config, std::vector<StreamState*> streams) = 0;
+
+  // A model's weights, copied to where they are multiplied (core/model.h). Throws Error, std::bad_alloc.
+  virtual std::unique_ptr<DenseLayers> create_dense(const ModelConfig& config, WeightSource& weights) = 0;
 
   // A device tensor's memory, all zero, entered in ledger.tensor_bytes. Throws Error(OutOfMemory).
   virtual std::shared_ptr<TensorMemory> allocate_device(size_t bytes);

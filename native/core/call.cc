@@ -27,6 +27,7 @@ std::unique_ptr<Work> Call::begin(Backend& backend) {
   switch (kind) {
     case CallKind::Read: return std::make_unique<ReadWork>(backend, *source, tensors.output);
     case CallKind::Step: return batch->begin(tensors);
+    case CallKind::Forward: return forward->begin();
     default: return stream->begin(kind, tensors);
   }
 }
@@ -35,6 +36,7 @@ void Call::commit() {
   switch (kind) {
     case CallKind::Read: return;
     case CallKind::Step: return batch->commit(*work);
+    case CallKind::Forward: return work->commit();
     default:
       stream->commit(kind, tensors, *work);
       tokens_after = stream->tokens();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/batch.h"
+#include "core/forward.h"
 #include "core/stream.h"
 
 namespace infini {
@@ -23,6 +24,7 @@ struct Call {
   CallKind kind;
   std::shared_ptr<Stream> stream;        // Attend, Retrieve
   std::shared_ptr<Batch> batch;          // Step
+  std::unique_ptr<Forward> forward;      // Forward: its logits are in tensors.output
   std::shared_ptr<TensorMemory> source;  // Read: is copied to tensors.output
   std::shared_ptr<ThreadLimit> limit;
   Tensors tensors;
@@ -37,6 +39,7 @@ struct Call {
   // It has its turn when it is the first in the queue of each of these.
   std::span<const std::shared_ptr<Stream>> streams() const {
     if (batch) return batch->streams;
+    if (forward) return forward->streams;
     return {&stream, stream ? size_t(1) : size_t(0)};
   }
 

@@ -178,7 +178,7 @@ void Engine::run_round(const Calls& calls, Lock& lock) {
   lock.unlock();
   std::vector<Work*> works;
   for (const auto& call : calls) {
-    if (call->kind != CallKind::Read) works.push_back(call->work.get());
+    if (call->kind != CallKind::Read) call->work->gather(works);
   }
   const auto refused = caught([&] {
     if (!works.empty()) backend_->launch(works.data(), int(works.size()));

@@ -19,6 +19,7 @@ namespace infini {
   X(Busy, "ERR_BUSY", "Error")                             \
   X(Abort, "ABORT_ERR", "Error")                           \
   X(NoDevice, "ERR_NO_DEVICE", "Error")                    \
+  X(Model, "ERR_MODEL", "Error")                           \
   X(Device, "ERR_DEVICE", "Error")
 
 enum class ErrorCode {

@@ -10,6 +10,7 @@ struct Ledger {
   // Held now.
   std::atomic<int64_t> streams{0}, stream_bytes{0}, scratch_bytes{0}, staging_bytes{0}, table_bytes{0};
   std::atomic<int64_t> tensor_bytes{0};  // device tensors and host buffers
+  std::atomic<int64_t> weight_bytes{0};  // of models
   std::atomic<int64_t> idle_bytes{0};    // scratch and staging kept for the next call
   std::atomic<int64_t> pending_calls{0};
   // Promised to streams but not written yet: free memory that is already spoken for.
@@ -20,7 +21,9 @@ struct Ledger {
 
 using Account = std::atomic<int64_t> Ledger::*;
 
-// Held for long, and of sizes that the next call will not ask for: a stream's state, a tensor.
-inline bool is_lasting(Account account) { return account == &Ledger::stream_bytes || account == &Ledger::tensor_bytes; }
+// Held for long, and of sizes that the next call will not ask for: a stream's state, a tensor, a model.
+inline bool is_lasting(Account account) {
+  return account == &Ledger::stream_bytes || account == &Ledger::tensor_bytes || account == &Ledger::weight_bytes;
+}
 
 }  // namespace infini

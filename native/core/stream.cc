@@ -47,8 +47,9 @@ void Stream::reset() {
 void run_to_end(Backend& backend, Work& work) {
   while (const int units = work.next_stage()) {
     if (backend.gathers()) {
-      Work* const one = &work;
-      backend.launch(&one, 1);
+      std::vector<Work*> works;
+      work.gather(works);
+      backend.launch(works.data(), int(works.size()));
     }
     for (int unit = 0; unit < units; ++unit) work.run(unit);
     backend.ledger.units += units;

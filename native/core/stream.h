@@ -11,7 +11,7 @@ namespace infini {
 
 struct Call;
 
-enum class CallKind : uint8_t { Attend, Retrieve, Step, Read };
+enum class CallKind : uint8_t { Attend, Retrieve, Step, Forward, Read };
 
 class Stream {
  public:

@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "cpu/batch_state.h"
+#include "cpu/dense_layers.h"
 #include "cpu/kernels.h"
 #include "cpu/stream_state.h"
 
@@ -37,6 +38,10 @@ std::unique_ptr<StreamState> CpuBackend::create(const StreamConfig& config) {
 
 std::unique_ptr<BatchState> CpuBackend::create_batch(const StreamConfig&, std::vector<StreamState*> streams) {
   return std::make_unique<CpuBatchState>(streams);
+}
+
+std::unique_ptr<DenseLayers> CpuBackend::create_dense(const ModelConfig& config, WeightSource& weights) {
+  return std::make_unique<CpuDenseLayers>(config, weights, ledger, threads_);
 }
 
 }  // namespace infini::cpu

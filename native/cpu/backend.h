@@ -11,6 +11,7 @@ class CpuBackend final : public Backend {
   DeviceInfo info() const override;
   std::unique_ptr<StreamState> create(const StreamConfig& config) override;
   std::unique_ptr<BatchState> create_batch(const StreamConfig& config, std::vector<StreamState*> streams) override;
+  std::unique_ptr<DenseLayers> create_dense(const ModelConfig& config, WeightSource& weights) override;
 
  private:
   int threads_;

@@ -1,5 +1,6 @@
 // Compiled once for each SIMD level, into a namespace of that name.
 #include "cpu/attention.h"
+#include "cpu/dense.h"
 #include "cpu/state.h"
 
 #define INFINI_TEXT_OF(name) #name
@@ -7,6 +8,7 @@
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
-const Kernels kernels = {INFINI_TEXT(INFINI_SIMD_LEVEL), find_non_finite, forward, retrieve, residual, absorb};
+const Kernels kernels = {INFINI_TEXT(INFINI_SIMD_LEVEL), find_non_finite, forward, retrieve, residual, absorb,
+                         linear, decode_strided, normalize};
 
 }  // namespace infini::cpu::INFINI_SIMD_LEVEL

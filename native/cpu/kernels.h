@@ -92,6 +92,26 @@ struct Absorb {
   double* normalizer;
 };
 
+constexpr int kOutputs = 64;  // outputs in a panel of a weight matrix (dense.h)
+
+enum class Act : uint8_t { None, Silu, Gelu, GeluTanh };
+enum class Into : uint8_t { Store, Add, Times };  // y = v, y += v, y *= v
+
+// v = act(x W^T) for some rows and some panels of W.
+struct Linear {
+  Element element;             // of the weights
+  const void* panels;          // [outputs / kOutputs][inputs][kOutputs], the last one filled up with zeros
+  int64_t inputs, outputs;
+  int64_t rows;
+  const float* x;              // [rows][inputs] at x_stride
+  int64_t x_stride;
+  float* y;                    // [rows][outputs] at y_stride
+  int64_t y_stride;
+  int64_t first_panel, end_panel;
+  Act act;
+  Into into;
+};
+
 struct Kernels {
   const char* name;
   // First element that is NaN or infinite, or -1.
@@ -102,6 +122,10 @@ struct Kernels {
   void (*residual)(const Residual& work, void* workspace);
   // False when a new element of M is not finite.
   bool (*absorb)(const Absorb& work, void* workspace);
+  // The dense layers of a model.
+  void (*linear)(const Linear& work);
+  void (*decode_strided)(Element element, const void* from, int64_t stride, int64_t count, float* to);
+  void (*normalize)(const float* x, const float* weight, int64_t width, double epsilon, float* y);
 };
 
 // Scratch one call of any kernel needs.

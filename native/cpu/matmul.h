@@ -54,8 +54,15 @@ template <class T, class B>
 inline void matmul(int rows, int columns, int64_t depth, const T* a, int64_t a_stride, const B* b, int64_t b_stride,
                    T* c, int64_t c_stride) {
   int column = 0;
-  if (rows <= 2) {  // one token at a time: more columns at once hide the latency of the chains
-    constexpr int wide = 16 / kLanes<T> > 2 ? 16 / kLanes<T> : 2;
+  // One token at a time: more columns at once hide the latency of the chains.
+  if (rows == 1) {
+    constexpr int wide = 8;
+    for (; column + wide * kLanes<T> <= columns; column += wide * kLanes<T>) {
+      register_tile<1, wide>(depth, a, a_stride, b + column, b_stride, c + column, c_stride);
+    }
+  }
+  if (rows <= 2) {
+    constexpr int wide = 4;
     for (; column + wide * kLanes<T> <= columns; column += wide * kLanes<T>) {
       if (rows == 1) {
         register_tile<1, wide>(depth, a, a_stride, b + column, b_stride, c + column, c_stride);

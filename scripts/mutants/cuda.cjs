@@ -517,8 +517,56 @@ const files = {
       '(rows + (buffers - 1) * keys)',
     ],
   ],
+  'dense.cu': [
+    ['dense'],
+    [
+      'rows beyond the tensor are read',
+      '+ l * kRowsAtOnce < rows ? left : 0',
+      '+ l * kRowsAtOnce < rows + 1 ? left : 0',
+    ],
+    [
+      'rows of odd lengths are read to the end of the step',
+      'i < columns(l) ? from[i]',
+      'columns(l) > 0 ? from[i]',
+    ],
+    ['outputs beyond the tensor are written', 'if (row >= rows || output >= outputs)', 'if (row >= rows)'],
+    ['every step reads the first inputs', 'load(first + kChunks * kChunk);', 'load(0);'],
+    [
+      'a step arrives while others are in the one before',
+      'if constexpr (kChunks == 1) {\n      __syncthreads();\n',
+      'if constexpr (kChunks == 1) {\n',
+    ],
+    [
+      'sums of chunks are added before they are there',
+      '      __syncthreads();\n      if (int(threadIdx.x) < kSums) {',
+      '      if (int(threadIdx.x) < kSums) {',
+    ],
+    [
+      'few rows are added in another order than many',
+      'total[0][0] += sums[c][threadIdx.x];',
+      'total[0][0] += sums[kChunks - 1 - c][threadIdx.x];',
+    ],
+    ['only the last chunk of many rows counts', 'total[i][j] += sum[i][j];', 'total[i][j] = sum[i][j];'],
+    ['what is there is not added to', 'layer.into == Into::Add ? y + v', 'layer.into == Into::Add ? v'],
+    ['gelu cancels below 0', 'erfcf(-0.70710678f * x)', '(1.0f + erff(0.70710678f * x))'],
+    ['the cube of gelu is left out', 'fmaf(0.044715f * x, x, 1.0f)', '1.0f'],
+    ['squares are float32', 'fma(double(x[i]), double(x[i]), sum)', 'sum + x[i] * x[i]'],
+    ['half of a warp is left out', 'distance = 16; distance > 0;', 'distance = 8; distance > 0;'],
+    ['a warp adds before others have summed', '= sum;\n  __syncthreads();', '= sum;'],
+    ['epsilon is divided by the width, too', 'total / width + epsilon', '(total + epsilon) / width'],
+    [
+      'every row is looked up at its own place',
+      '(long long)indices[blockIdx.x] * width',
+      '(long long)blockIdx.x * width',
+    ],
+  ],
   'upkeep.cu': [
     ['append_', 'check_'],
+    [
+      'tensors that are not aligned are read as others',
+      'if (aligned && i + kPerChunk <= end)',
+      'if (i + kPerChunk <= end)',
+    ],
     ['an open piece is appended where the segment begins', 'piece.start + first, min(', 'first, min('],
     [
       'the end of a tensor is not looked at',

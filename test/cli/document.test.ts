@@ -1,6 +1,6 @@
-import { drawPlan, hide, LABELS } from '../../lib/cli/demo/document';
-import { Random } from '../../lib/cli/demo/random';
-import { loadText, normalise, take } from '../../lib/cli/demo/text';
+import { drawPlan, hide, LABELS } from '../../lib/cli/features/document';
+import { Random } from '../../lib/cli/random';
+import { loadText, normalise, take } from '../../lib/cli/source';
 
 const novel = loadText().text;
 

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
-import { LABELS, markerOf } from '../../lib/cli/demo/document';
-import { CLOSED, contextAt, Features, OPEN, openings } from '../../lib/cli/demo/features';
-import { FeatureWriter } from '../../lib/cli/demo/pass';
-import { loadText } from '../../lib/cli/demo/text';
+import { LABELS, markerOf } from '../../lib/cli/features/document';
+import { CLOSED, contextAt, Features, OPEN, openings } from '../../lib/cli/features/features';
+import { FeatureWriter } from '../../lib/cli/features/pass';
+import { loadText } from '../../lib/cli/source';
 
 const marker = markerOf('amber otter');
 const shape = { heads: 4, headDim: 16, valueDim: 8 };

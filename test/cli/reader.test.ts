@@ -1,8 +1,8 @@
-import { markerOf } from '../../lib/cli/demo/document';
-import { CLOSED, Features, OPEN } from '../../lib/cli/demo/features';
-import { Random } from '../../lib/cli/demo/random';
-import { readKey } from '../../lib/cli/demo/reader';
-import { binomialTail, score } from '../../lib/cli/demo/score';
+import { markerOf } from '../../lib/cli/features/document';
+import { CLOSED, Features, OPEN } from '../../lib/cli/features/features';
+import { readKey } from '../../lib/cli/features/reader';
+import { Random } from '../../lib/cli/random';
+import { binomialTail, score } from '../../lib/cli/score';
 
 const shape = { heads: 4, headDim: 32, valueDim: 16 };
 const features = new Features(shape, 7);

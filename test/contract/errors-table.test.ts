@@ -18,6 +18,7 @@ test('they are the codes of the contract', () => {
     ['ERR_BUSY', Error],
     ['ABORT_ERR', Error],
     ['ERR_NO_DEVICE', Error],
+    ['ERR_MODEL', Error],
     ['ERR_DEVICE', Error],
   ]);
 });

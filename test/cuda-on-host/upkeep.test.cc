@@ -205,6 +205,31 @@ TEST(check_notes_the_first_token_and_the_first_input) {
   });
 }
 
+// The rows of a model's sessions lie behind one another, wherever that is.
+TEST(check_small_tensors_that_are_not_aligned) {
+  auto random = check::random();
+  for (Element element : kElements) {
+    const Config config = {.element = element, .head_dim = 5};
+    for (int skipped : {1, 2, 3, 7}) {
+      Numbers numbers = draw(config, size_t(30 + skipped) * config.head_dim, random);
+      numbers[0] = NAN;  // before the tensor
+      for (int token : {0, 12, 29}) {
+        Numbers with = numbers;
+        with[size_t(token + skipped) * config.head_dim + 4] = INFINITY;
+        const ElementArray array(element, with);
+        const DeviceArray<Failure> failure(std::vector<Failure>{kNoFailure});
+        Job job{};
+        job.key = static_cast<const char*>(array.get()) + size_t(skipped) * config.head_dim * element_bytes(element);
+        job.tokens = 30;
+        job.failure = failure.get();
+        const DeviceArray<Job> jobs(std::vector<Job>{job});
+        CHECK_CUDA(launch_check(config.shape(), jobs.get(), 1, 30, nullptr));
+        CHECK(failure.download()[0] == Failure(token) * 8 + kKey);
+      }
+    }
+  }
+}
+
 TEST(check_skips_missing_inputs_of_small_calls) {
   auto random = check::random();
   CHECK(run_check({}, 9, {{kKey, 1}, {kValue, 2}}, NAN, random, true) == kNoFailure);

@@ -105,16 +105,17 @@ describe('the published package', () => {
     `;
     writeFileSync(join(user, 'one.mjs'), script);
     expect(runThere('one.mjs').trim()).toBe(
-      'true Batch,Device,DeviceTensor,MemoryStream,listDevices,openDevice',
+      'true Batch,Device,DeviceTensor,MemoryStream,Model,Session,listDevices,loadModel,openDevice',
     );
   });
 
-  test('has a command, which finds the text of its demo', () => {
+  test('has a command, which finds its models and the text of its demo', () => {
     const infiniStream = (...args: string[]) =>
       run('npx', ['--no-install', 'infini-stream', ...args], { cwd: user, env: { PREBUILDS_ONLY: '1' } });
     expect(infiniStream('devices')).toMatch(/cpu/);
-    const demo = JSON.parse(infiniStream('demo', '--tokens', '20000', '--json'));
+    const demo = JSON.parse(infiniStream('demo', '--features', '--tokens', '20000', '--json'));
     expect(demo.text.name).toMatch(/Moby-Dick/);
+    expect(JSON.parse(infiniStream('gates', '--json')).rule).toBe('linear');
   });
 
   test('has types for TypeScript users of both module systems', () => {

@@ -11,6 +11,7 @@ const CLASSES: Record<string, { name: string; base: ErrorConstructor }> = {
   ERR_BUSY: { name: 'Error', base: Error },
   ABORT_ERR: { name: 'AbortError', base: Error },
   ERR_NO_DEVICE: { name: 'Error', base: Error },
+  ERR_MODEL: { name: 'Error', base: Error },
   ERR_DEVICE: { name: 'Error', base: Error },
 };
 

@@ -1,6 +1,6 @@
 import type { Device, MemoryStream, Tensor } from '../../index';
-import { mix } from '../demo/random';
 import { median, quantile } from '../format';
+import { mix } from '../random';
 import { decode, encode } from './sixteen';
 import { cut, flopsPerSegment, type Shape } from './work';
 

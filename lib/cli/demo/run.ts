@@ -1,156 +1,89 @@
-import { type DeviceInfo, type MemoryStream, openDevice, type Rule } from '../../index';
-import { drawPlan, hide, type Needle, type Plan } from './document';
-import { Features, openings } from './features';
-import { type PassTimes, streamText } from './pass';
-import { Random } from './random';
-import { readKey } from './reader';
-import { ALARM, type Score, score } from './score';
-import type { SourceText } from './text';
+import type { Model } from '../../index';
+import { Haystack, type HaystackName, hide, type Text } from '../passkey/haystack';
+import { Reader } from '../passkey/reading';
+import { DIGITS, Task } from '../passkey/task';
+import { Random } from '../random';
 
 export interface DemoSettings {
   tokens: number;
   seed: number;
-  needles: number;
-  digits: number;
-  device: string;
-  heads: number;
-  headDim: number;
-  valueDim: number;
-  segment: number;
-  rule: Rule;
+  /** Share of the document before the key; undefined: drawn. */
+  depth: number | undefined;
+  haystack: HaystackName;
 }
 
-/** What is tried: the memory itself, and the same reading where the memory can not know the answer. */
-export const READINGS = ['memory', 'noKeys', 'reset', 'otherMarker'] as const;
-export type Reading = (typeof READINGS)[number];
+/** A pass key, the place of its statement's first token, and the document around it. */
+export interface HiddenKey {
+  key: string;
+  place: number;
+  text: Text;
+}
 
 export interface DemoResult {
   settings: DemoSettings;
-  text: { name: string; characters: number; rounds: number };
-  device: DeviceInfo;
-  marker: string;
-  otherMarker: string;
-  /** Tokens whose key opened, with the sentences in the text and without them. */
-  opened: { document: number; withoutSentences: number };
-  needles: (Needle & { depth: number; read: Record<Reading, string> })[];
-  scores: Record<Reading, Score>;
-  recalled: boolean;
-  controlsAtChance: boolean;
-  times: PassTimes;
-  bytes: { atStart: number; stream: number; memory: number; keyValueCache: number };
+  key: string;
+  place: number;
+  /** Of `place` in the document. */
+  depth: number;
+  answer: string;
+  right: boolean;
+  /** What the same session answers when it was emptied before the question. */
+  reset: string;
+  fed: number;
+  seconds: number;
+  tokensPerSecond: number;
+  bytes: { atStart: number; atEnd: number; keyValueCache: number };
 }
 
-export type Watcher = (label: string, total: number) => { update(done: number): void; stop(): void };
-
-interface Setting {
-  stream: MemoryStream;
-  features: Features;
-  settings: DemoSettings;
-  signal: AbortSignal;
-  watch: Watcher;
+/** Draws the key and where it is; a sentence begins there. */
+export function hideKey(model: Model, { tokens, seed, depth, haystack: name }: DemoSettings): HiddenKey {
+  const random = new Random(seed);
+  const key = Array.from({ length: DIGITS }, () => random.below(10)).join('');
+  const share = depth ?? random.below(2 ** 30) / 2 ** 30;
+  const task = new Task(model);
+  const last = tokens - task.asking - task.statement(key, 1).length;
+  if (last < 0) throw new Error(`${tokens} tokens are too few for a statement and a question`);
+  const haystack = Haystack.named(name, model);
+  let place = Math.floor(share * last);
+  while (!haystack.isBoundary(place)) place--;
+  return { key, place, text: hide(haystack, task.statement(key, place), place) };
 }
 
-async function pass(
-  { stream, features, settings, signal, watch }: Setting,
-  label: string,
-  text: string,
-  marker: string,
-) {
-  const opened = openings(text, marker, settings.digits);
-  const progress = watch(label, text.length);
-  try {
-    const times = await streamText(stream, text, opened, features, signal, (done) => progress.update(done));
-    return { times, opened: opened.length };
-  } finally {
-    progress.stop();
-  }
-}
-
-/** The whole demo, but for showing it. */
-export async function runDemo(
-  source: SourceText,
+export async function readDocument(
+  model: Model,
   settings: DemoSettings,
-  signal: AbortSignal,
-  watch: Watcher,
+  { key, place, text }: HiddenKey,
+  { signal, onProgress }: { signal: AbortSignal; onProgress: (tokens: number, bytesHeld: number) => void },
 ): Promise<DemoResult> {
-  const { heads, headDim, valueDim, segment, rule, digits, tokens } = settings;
-  const random = new Random(settings.seed);
-  const plan = drawPlan(random, source.text, settings.needles, digits);
-  const document = hide(source.text, plan, tokens, segment);
-  const without = hide(source.text, { ...plan, secrets: [] }, tokens, segment);
-  const features = new Features({ heads, headDim, valueDim }, settings.seed);
-
-  using device = openDevice(settings.device as Parameters<typeof openDevice>[0]);
-  const config = { heads, headDim, valueDim, segmentLength: segment, rule };
-  using stream = device.createStream(config);
-  const atStart = stream.byteLength;
-  const main = await pass(
-    { stream, features, settings, signal, watch },
-    'with the pass keys',
-    document.text,
-    plan.marker,
+  const task = new Task(model);
+  using session = model.createSession();
+  const atStart = session.byteLength;
+  const reader = new Reader(model, task, signal, (fed) =>
+    onProgress(Math.min(fed, settings.tokens), session.byteLength),
   );
-
-  using forgetful = stream.fork();
-  forgetful.reset();
-  using untold = device.createStream(config);
-  const control = await pass(
-    { stream: untold, features, settings, signal, watch },
-    'without them      ',
-    without.text,
-    plan.marker,
-  );
-
-  const readAll = (from: MemoryStream, marker: string) =>
-    readPlan(from, features, plan, marker, digits, random);
-  const read: Record<Reading, string[]> = {
-    memory: readAll(stream, plan.marker),
-    noKeys: readAll(untold, plan.marker),
-    reset: readAll(forgetful, plan.marker),
-    otherMarker: readAll(stream, plan.otherMarker),
-  };
-  const hidden = plan.secrets.map(({ key }) => key);
-  const scores = byReading((reading) => score(hidden, read[reading]));
-  const kvHeads = stream.config.kvHeads;
+  const begin = performance.now();
+  await reader.readTo([{ session, text }], settings.tokens - task.asking);
+  const [answer] = await reader.ask([session]);
+  const seconds = (performance.now() - begin) / 1000;
+  const { fed } = reader;
+  const [reset] = await reader.ask([session], { forget: true });
+  const { layers, kvHeads, headDim } = model.config;
   return {
     settings,
-    text: { name: source.name, characters: source.text.length, rounds: tokens / source.text.length },
-    device: device.info,
-    marker: plan.marker,
-    otherMarker: plan.otherMarker,
-    opened: { document: main.opened, withoutSentences: control.opened },
-    needles: document.needles.map((needle, i) => ({
-      ...needle,
-      depth: needle.token / tokens,
-      read: byReading((reading) => read[reading][i]),
-    })),
-    scores,
-    recalled: scores.memory.keysRight === scores.memory.keys,
-    controlsAtChance: READINGS.every((reading) => reading === 'memory' || scores[reading].byChance > ALARM),
-    times: main.times,
+    key,
+    place,
+    depth: place / settings.tokens,
+    answer: model.decode(answer),
+    right: task.right(key, answer) === DIGITS,
+    reset: model.decode(reset),
+    fed,
+    seconds,
+    tokensPerSecond: fed / seconds,
     bytes: {
       atStart,
-      stream: stream.byteLength,
-      memory: kvHeads * headDim * (valueDim * 4 + 8),
-      // Table 1 of the paper: (d_key + d_value) x H for every token of the past, here in float32 and one layer.
-      keyValueCache: (headDim + valueDim) * kvHeads * tokens * 4,
+      atEnd: session.byteLength,
+      // Keys and values of every token and layer, in float32 as they are here.
+      keyValueCache: layers * 2 * kvHeads * headDim * 4 * settings.tokens,
     },
   };
-}
-
-function readPlan(
-  stream: MemoryStream,
-  features: Features,
-  plan: Plan,
-  marker: string,
-  digits: number,
-  random: Random,
-): string[] {
-  const retrieve = (q: Float32Array) => stream.retrieveSync({ q });
-  // Only the labels are handed on: what is right is known to the score alone.
-  return plan.secrets.map(({ label }) => readKey(retrieve, features, marker, label, digits, random));
-}
-
-function byReading<T>(make: (reading: Reading) => T): Record<Reading, T> {
-  return Object.fromEntries(READINGS.map((reading) => [reading, make(reading)])) as Record<Reading, T>;
 }

@@ -1,5 +1,5 @@
+import type { Random } from '../random';
 import { CLOSED, contextAt, type Features, OPEN } from './features';
-import type { Random } from './random';
 
 /** A_mem of one query row, as `stream.retrieveSync({ q })` gives it. */
 export type Retrieve = (q: Float32Array) => ArrayLike<number>;

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { gunzipSync } from 'node:zlib';
-import { packageRoot } from '../package';
+import { packageRoot } from './package';
 
 export interface SourceText {
   name: string;

@@ -1,5 +1,5 @@
-import type { Random } from './random';
-import { take } from './text';
+import type { Random } from '../random';
+import { take } from '../source';
 
 /** A pass key and where it is hidden: `token` is the first character of its sentence. */
 export interface Needle {

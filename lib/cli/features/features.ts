@@ -1,4 +1,4 @@
-import { hashText, mix } from './random';
+import { hashText, mix } from '../random';
 
 /**
  * q, k and v as fixed functions of the text. Nothing here is learned.
