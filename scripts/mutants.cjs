@@ -18,6 +18,7 @@ const parts = [
   'test',
   'scripts',
   'cuda',
+  'models',
   'CMakeLists.txt',
   'jest.config.cjs',
   'package.json',
@@ -25,7 +26,7 @@ const parts = [
 
 // These run the suite again at other SIMD levels or take long, and find nothing that the others do not.
 const left = ['parity/simd', 'parity/long-stream'];
-const patterns = ['test/parity', 'test/contract'];
+const patterns = ['test/parity', 'test/contract', 'test/model'];
 
 function copySources() {
   fs.mkdirSync(copy, { recursive: true });

@@ -188,4 +188,83 @@ module.exports = [
     find: '(touched_ + kPanel - 1) / kPanel * kPanel',
     replace: 'touched_ / kPanel * kPanel',
   },
+  // ---- models
+  {
+    name: 'model: rows of the embedding are taken from the next token',
+    file: 'native/cpu/dense_layers.cc',
+    find: 'table.row(chunk_.tokens[row])',
+    replace: 'table.row((chunk_.tokens[row] + 1) % config_.vocabulary)',
+  },
+  {
+    name: 'model: RMSNorm forgets epsilon',
+    file: 'native/cpu/dense.h',
+    find: '1.0 / sqrt(total / double(width) + epsilon)',
+    replace: '1.0 / sqrt(total / double(width) + 0 * epsilon)',
+  },
+  {
+    name: 'model: RMSNorm leaves out what does not fill a vector',
+    file: 'native/cpu/dense.h',
+    find: 'for (; i < width; ++i) total += double(x[i]) * double(x[i]);',
+    replace: '',
+  },
+  {
+    name: 'model: the MLP is not gated',
+    file: 'native/cpu/dense_layers.cc',
+    find: 'multiply(block.mlp_gate, normal_, mlp_, act, Into::Times);',
+    replace: 'multiply(block.mlp_gate, normal_, mlp_, act, Into::Store);',
+  },
+  {
+    name: 'model: the MLP takes the place of the residual',
+    file: 'native/cpu/dense_layers.cc',
+    find: 'multiply(block.mlp_down, mlp_, x_, Act::None, Into::Add);',
+    replace: 'multiply(block.mlp_down, mlp_, x_, Act::None, Into::Store);',
+  },
+  {
+    name: 'model: logits of the first row are those of the last',
+    file: 'native/cpu/dense_layers.cc',
+    find: 'std::memcpy(wanted_x_ + int64_t(i) * width, x_ + chunk_.wanted[i] * width,',
+    replace: 'std::memcpy(wanted_x_ + int64_t(i) * width, x_ + chunk_.wanted[0] * width,',
+  },
+  {
+    name: 'model: a chunk is committed layer by layer',
+    file: 'native/core/forward.cc',
+    find: 'for (Part& part : working_) attended_.push_back(std::move(part));',
+    replace: 'for (Part& part : working_) { part.work->commit(); attended_.push_back(std::move(part)); }',
+  },
+  {
+    name: 'model: logits that overflow go unnoticed',
+    file: 'native/core/forward.cc',
+    find: 'return std::isfinite(logit);',
+    replace: 'return logit == logit;',
+  },
+  {
+    name: 'model: NaN in the weights goes unnoticed',
+    file: 'native/core/weight_file.cc',
+    find: 'if (found >= 0) {',
+    replace: 'if (found >= 1 << 30) {',
+  },
+  {
+    name: 'model: a failed feed keeps what went before',
+    file: 'lib/model/feed.ts',
+    find: 'session.closed ? backup.close() : session.become(backup)',
+    replace: 'backup.close()',
+  },
+  {
+    name: 'model: the feed of a text loses its end',
+    file: 'lib/model/input.ts',
+    find: "if (rest !== '') yield",
+    replace: "if (rest !== '' && !tokenizer?.cuttable) yield",
+  },
+  {
+    name: 'model: a stop token is taken',
+    file: 'lib/model/generate.ts',
+    find: 'if (!this.plan.stopTokens.has(token)) return token;',
+    replace: 'if (!this.plan.stopTokens.has(token) || this.tokens.length > 0) return token;',
+  },
+  {
+    name: 'model: the tokens of a part go to the wrong session',
+    file: 'native/core/forward.cc',
+    find: 'std::accumulate(counts.begin(), counts.begin() + session, int64_t(0))',
+    replace: 'std::accumulate(counts.begin(), counts.begin() + session / 2 * 2, int64_t(0))',
+  },
 ];

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { type DType, loadModel, openDevice } from '../../lib';
 import { readHeader } from '../../lib/model/safetensors';
 import { DEVICE_ID } from '../support/device';
+import { sizes } from '../support/sizes';
 import { writeTinyModel } from '../support/tiny-model';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'infini-loading-'));
@@ -138,10 +139,12 @@ test('models can be loaded side by side and while another works', async () => {
   const directories = await Promise.all([tiny(), tiny('bfloat16'), tiny('float16')]);
   const models = await Promise.all(directories.map((directory) => loadModel(directory, options)));
   const sessions = models.map((model) => model.createSession());
-  const feeding = Promise.all(sessions.map((session) => session.feed(new Int32Array(5000).fill(3))));
+  const feeding = Promise.all(
+    sessions.map((session) => session.feed(new Int32Array(sizes.modelFeed).fill(3))),
+  );
   using other = await loadModel(directories[0] as string, options);
   await feeding;
-  expect(sessions.map((session) => session.tokens)).toEqual([5000, 5000, 5000]);
+  expect(sessions.map((session) => session.tokens)).toEqual(Array(3).fill(sizes.modelFeed));
   expect(other.gates).toEqual(models[0]?.gates);
   for (const model of models) model.close();
 });

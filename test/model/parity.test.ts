@@ -5,6 +5,7 @@ import { loadModel, type Model } from '../../lib';
 import { ReferenceDecoder } from '../reference/decoder';
 import { DEVICE_ID } from '../support/device';
 import { Rng } from '../support/rng';
+import { sizes } from '../support/sizes';
 import { type TinyModel, type TinyModelOptions, writeTinyModel } from '../support/tiny-model';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'infini-model-'));
@@ -48,6 +49,8 @@ const cases: [string, TinyModelOptions][] = [
     'wider than a panel',
     { width: 72, mlpWidth: 150, vocabulary: 131, heads: 4, kvHeads: 2, headDim: 18, seed: 22 },
   ],
+  ['an epsilon that matters', { normEpsilon: 0.3, seed: 24 }],
+  ['rotary positions of another base', { ropeTheta: 50, segmentLength: 16, seed: 25 }],
   ['three layers, segments of one token', { layers: 3, segmentLength: 1, seed: 23 }],
 ];
 
@@ -69,10 +72,10 @@ test.each(cases)('logits agree with float64 to 1e-4: %s', async (_, options) => 
   model.close();
 });
 
-test('a prefill of several thousand tokens agrees with the reference', async () => {
+test('a long prefill agrees with the reference', async () => {
   const { written, model } = await tiny({ segmentLength: 32, rule: 'delta', seed: 31 });
   using session = model.createSession();
-  const tokens = drawTokens(new Rng(31), 3001, model.config.vocabulary);
+  const tokens = drawTokens(new Rng(31), sizes.modelPrefill, model.config.vocabulary);
   const reference = new ReferenceDecoder(written);
   let wanted = new Float64Array(0);
   for (const token of tokens) wanted = reference.next(token) as Float64Array<ArrayBuffer>;
@@ -83,7 +86,7 @@ test('a prefill of several thousand tokens agrees with the reference', async () 
 
 test('how tokens are split among calls changes nothing', async () => {
   const { model } = await tiny({ segmentLength: 16, layers: 2, width: 40, mlpWidth: 70, seed: 41 });
-  const tokens = drawTokens(new Rng(41), 700, model.config.vocabulary);
+  const tokens = drawTokens(new Rng(41), sizes.modelSplit, model.config.vocabulary);
   const whole = model.createSession();
   await whole.feed(tokens);
   const single = model.createSession();
@@ -97,7 +100,7 @@ test('how tokens are split among calls changes nothing', async () => {
   for (const other of [single, ragged]) {
     if (DEVICE_ID === 'cpu') expect(other.logits()).toEqual(whole.logits());
     else expect(worst(other.logits(), whole.logits())).toBeLessThan(1e-5);
-    expect(other.tokens).toBe(700);
+    expect(other.tokens).toBe(sizes.modelSplit);
   }
   model.close();
 });

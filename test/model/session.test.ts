@@ -4,6 +4,7 @@ import path from 'node:path';
 import { loadModel, Model, openDevice, Session } from '../../lib';
 import { DEVICE_ID } from '../support/device';
 import { Rng } from '../support/rng';
+import { sizes } from '../support/sizes';
 import { writeTinyModel } from '../support/tiny-model';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'infini-session-'));
@@ -23,6 +24,12 @@ const draw = (count: number, seed = 1): Int32Array => {
   const rng = new Rng(seed);
   return Int32Array.from({ length: count }, () => rng.int(0, 23));
 };
+/** Bit for bit on the CPU; on CUDA how tokens come in changes the last digits. */
+function expectSame(actual: Float32Array, wanted: Float32Array): void {
+  if (DEVICE_ID === 'cpu') expect(actual).toEqual(wanted);
+  const scale = Math.max(...wanted.map(Math.abs));
+  expect(Math.max(...actual.map((logit, i) => Math.abs(logit - wanted[i])))).toBeLessThan(1e-5 * scale);
+}
 const code = (name: string) => expect.objectContaining({ code: name });
 const caught = async (work: () => unknown): Promise<unknown> => {
   try {
@@ -48,7 +55,7 @@ describe('feed', () => {
     expect(session.tokens).toBe(8);
     using other = model.createSession();
     await other.feed([1, 2, 3, 4, 5, 6, 7, 8]);
-    expect(other.logits()).toEqual(session.logits());
+    expectSame(other.logits(), session.logits());
   });
 
   test('nothing is nothing', async () => {
@@ -84,7 +91,7 @@ describe('feed', () => {
     using same = model.createSession();
     await same.feed([...draw(13), 5]);
     await session.feed([5]);
-    expect(session.logits()).toEqual(same.logits());
+    expectSame(session.logits(), same.logits());
   });
 
   test('what fails late undoes everything before', async () => {
@@ -92,12 +99,12 @@ describe('feed', () => {
     await session.feed(draw(21));
     const before = session.logits();
     async function* broken() {
-      yield draw(3000, 7);
+      yield draw(sizes.modelFeed, 7);
       throw new Error('the source broke');
     }
     expect(await caught(() => session.feed(broken()))).toEqual(new Error('the source broke'));
     async function* bad() {
-      yield draw(2500, 8);
+      yield draw(sizes.modelFeed, 8);
       yield [99];
     }
     expect(await caught(() => session.feed(bad()))).toEqual(code('ERR_OUT_OF_RANGE'));
@@ -105,7 +112,7 @@ describe('feed', () => {
     const stop = () => {
       if (++called === 2) throw new Error('enough');
     };
-    expect(await caught(() => session.feed(draw(5000, 9), { onProgress: stop }))).toEqual(
+    expect(await caught(() => session.feed(draw(sizes.modelFeed, 9), { onProgress: stop }))).toEqual(
       new Error('enough'),
     );
     expect(called).toBe(2);
@@ -114,7 +121,7 @@ describe('feed', () => {
     using same = model.createSession();
     await same.feed([...draw(21), 5]);
     await session.feed([5]);
-    expect(session.logits()).toEqual(same.logits());
+    expectSame(session.logits(), same.logits());
   });
 
   test('an abort undoes everything before', async () => {
@@ -123,9 +130,9 @@ describe('feed', () => {
     const before = session.logits();
     const controller = new AbortController();
     const error = await caught(() =>
-      session.feed(draw(50_000, 3), {
+      session.feed(draw(sizes.modelLongFeed, 3), {
         signal: controller.signal,
-        onProgress: ({ tokens }) => tokens > 5000 && controller.abort('stop'),
+        onProgress: ({ tokens }) => tokens > 1500 && controller.abort('stop'),
       }),
     );
     expect(error).toEqual(code('ABORT_ERR'));
@@ -156,24 +163,24 @@ describe('feed', () => {
   test('tells its progress', async () => {
     using session = model.createSession();
     const seen: number[] = [];
-    await session.feed(draw(5000), {
+    await session.feed(draw(sizes.modelFeed), {
       onProgress: ({ tokens, total }) => {
-        expect(total).toBe(5000);
+        expect(total).toBe(sizes.modelFeed);
         seen.push(tokens);
       },
     });
     expect(seen.length).toBeGreaterThan(2);
     expect(seen).toEqual([...seen].sort((a, b) => a - b));
-    expect(seen.at(-1)).toBe(5000);
+    expect(seen.at(-1)).toBe(sizes.modelFeed);
   });
 
   test('calls take effect in call order', async () => {
     using session = model.createSession();
-    const tokens = draw(2000);
-    await Promise.all([session.feed(tokens.subarray(0, 1500)), session.feed(tokens.subarray(1500))]);
+    const tokens = draw(1300);
+    await Promise.all([session.feed(tokens.subarray(0, 1200)), session.feed(tokens.subarray(1200))]);
     using same = model.createSession();
     await same.feed(tokens);
-    expect(session.logits()).toEqual(same.logits());
+    expectSame(session.logits(), same.logits());
   });
 
   test('refuses options that are none', async () => {
@@ -198,7 +205,7 @@ describe('generate', () => {
       expect(token).toBe(logits.indexOf(Math.max(...logits)));
       await twin.feed([token]);
     }
-    expect(twin.logits()).toEqual(session.logits());
+    expectSame(twin.logits(), session.logits());
   });
 
   test('the same seed draws the same tokens, another one others', async () => {
@@ -247,7 +254,7 @@ describe('generate', () => {
     }
     expect(seen).toEqual([...tokens]);
     expect(session.tokens).toBe(14);
-    expect(session.logits()).toEqual(fork.logits());
+    expectSame(session.logits(), fork.logits());
   });
 
   test('generates nothing when nothing is asked for', async () => {
@@ -306,12 +313,12 @@ describe('sessions', () => {
     using session = model.createSession();
     await session.feed(draw(30));
     using fork = session.fork();
-    expect(fork.logits()).toEqual(session.logits());
+    expectSame(fork.logits(), session.logits());
     expect(fork.tokens).toBe(30);
     await fork.feed(draw(40, 2));
     using same = model.createSession();
     await same.feed([...draw(30), ...draw(40, 2)]);
-    expect(fork.logits()).toEqual(same.logits());
+    expectSame(fork.logits(), same.logits());
     expect(session.tokens).toBe(30);
   });
 
@@ -324,7 +331,7 @@ describe('sessions', () => {
     await session.feed(draw(11, 5));
     using fresh = model.createSession();
     await fresh.feed(draw(11, 5));
-    expect(session.logits()).toEqual(fresh.logits());
+    expectSame(session.logits(), fresh.logits());
   });
 
   test('hold constant memory', async () => {
@@ -335,7 +342,7 @@ describe('sessions', () => {
     expect(bytes).toBeGreaterThan(0);
     await session.feed(draw(100));
     const before = device.stats();
-    await session.feed(draw(20_000));
+    await session.feed(draw(sizes.modelFeed));
     const after = device.stats();
     expect(session.byteLength).toBe(bytes);
     expect(after.streamBytes).toBe(before.streamBytes);
@@ -346,7 +353,7 @@ describe('sessions', () => {
 
   test('refuse what may not be done while a call is pending', async () => {
     using session = model.createSession();
-    const pending = session.feed(draw(5000));
+    const pending = session.feed(draw(sizes.modelFeed));
     for (const call of [() => session.fork(), () => session.reset(), () => session.logits()]) {
       expect(call).toThrow(code('ERR_BUSY'));
     }
@@ -356,7 +363,7 @@ describe('sessions', () => {
 
   test('are closed for good, and their pending calls with them', async () => {
     const session = model.createSession();
-    const pending = caught(() => session.feed(draw(100_000)));
+    const pending = caught(() => session.feed(draw(sizes.modelLongFeed)));
     session.close();
     session.close();
     expect(await pending).toEqual(code('ERR_CLOSED'));
@@ -383,7 +390,7 @@ describe('together', () => {
     for (const session of sessions) await session.feed(draw(10));
     const before = sessions.map((session) => session.logits());
     async function* bad() {
-      yield draw(4000);
+      yield draw(sizes.modelFeed);
       yield [24];
     }
     const entries = [

@@ -33,6 +33,14 @@ const SIZES = {
     busyCallOfChild: { tokens: 12_288, headDim: 128, segmentLength: 2048 },
     /** Of a call among many in test/lifecycle/process. */
     crowdTokens: 300,
+    /** Of test/model: a prefill against the reference, feeds of several chunks, a long one, the split of one. */
+    modelPrefill: 3001,
+    modelFeed: 5000,
+    modelLongFeed: 60_000,
+    modelSplit: 700,
+    /** Of test/model/passkey: tokens of a document, and keys at each depth. */
+    passkeyTokens: 32_768,
+    passkeyKeys: 10,
   },
   emulated: {
     warmTokens: 4000,
@@ -52,6 +60,12 @@ const SIZES = {
     busyCall: { tokens: 1024, headDim: 16, segmentLength: 64 },
     busyCallOfChild: { tokens: 256, headDim: 16, segmentLength: 64 },
     crowdTokens: 44,
+    modelPrefill: 300,
+    modelFeed: 2100,
+    modelLongFeed: 2600,
+    modelSplit: 120,
+    passkeyTokens: 2048,
+    passkeyKeys: 1,
   },
 };
 
