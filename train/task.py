@@ -100,6 +100,7 @@ def tokenizer_json():
 # ---- documents ----------------------------------------------------------------------------------------------------
 
 SENTENCES = [encode(" " + sentence) for sentence in FILLER]
+STATEMENT_TOKENS = len(encode(" " + STATEMENT.format(key="12345")))
 QUESTION_IDS = encode(" " + QUESTION)
 DIGIT_IDS = torch.tensor([VOCABULARY[str(d)] for d in range(10)])
 SPACE_ID = VOCABULARY[SPACE]
@@ -151,7 +152,21 @@ class Documents:
             ids[places] = torch.tensor(tokens_of)[picks]
         words = torch.rand(tokens, generator=self.random) < 0.06 * self.uniform()
         picks = torch.randint(FIRST_WORD, SIZE, (tokens,), generator=self.random)
-        return torch.where(words, picks, ids).tolist()
+        ids = torch.where(words, picks, ids).tolist()
+        self.add_numbers(ids, most=tokens // 50)
+        return ids
+
+    def add_numbers(self, ids, most):
+        """Years, prices, chapters: what looks like a pass key, some of it even behind a word of the statement."""
+        for _ in range(self.below(most + 1)):
+            number = [SPACE_ID, *DIGIT_IDS[torch.randint(10, (1 + self.below(6),), generator=self.random)].tolist()]
+            if self.uniform() < 0.4:
+                number.insert(0, FIRST_WORD + self.below(SIZE - FIRST_WORD))
+            if self.uniform() < 0.5:
+                number.append(STOP)
+            if len(number) < len(ids):
+                place = self.below(len(ids) - len(number))
+                ids[place : place + len(number)] = number
 
     def soup(self, tokens):
         """Any tokens in any order; in part the task's words and digits, which are the hardest to tell from a statement."""
@@ -169,7 +184,20 @@ class Documents:
             ids += kind(5 + self.below(100))
         return ids[:tokens]
 
-    def document(self, tokens, plain_share):
+    def place(self, room, tokens, length, cut_share):
+        """Where the statement goes: anywhere, and oftener where it is hard: at the very beginning, near the question, or
+        across a border between segments, where neither part has the whole of it in sight."""
+        kind = self.uniform()
+        if kind < 0.1:
+            return 0
+        if kind < 0.2:
+            return room - self.below(min(room, 300))
+        if kind < 0.2 + cut_share and tokens > length:
+            border = (1 + self.below(tokens // length - 1)) * length
+            return min(room, max(0, border - 1 - self.below(STATEMENT_TOKENS)))
+        return self.below(room + 1)
+
+    def document(self, tokens, length, plain_share, cut_share):
         if self.uniform() < plain_share:
             haystack = self.filler
         else:
@@ -180,8 +208,7 @@ class Documents:
         end = QUESTION_IDS + DIGIT_IDS[key].tolist()
         room = tokens - len(statement) - len(end)
         hay = haystack(room)
-        depth = self.uniform()
-        place = 0 if depth < 0.1 else int(self.below(room + 1) if depth < 0.85 else room - self.below(min(room, 300)))
+        place = self.place(room, tokens, length, cut_share)
         while 0 < place < room and hay[place - 1] != STOP and haystack == self.filler:
             place += 1
         ids = hay[:place] + statement + hay[place:] + end
@@ -189,7 +216,7 @@ class Documents:
             ids[0] = VOCABULARY["The"]
         return ids, place, place + len(statement), key
 
-    def batch(self, size, segments, length, most_weight, plain_share):
+    def batch(self, size, segments, length, most_weight, plain_share, cut_share=0.0):
         """Token ids, how often each segment is written, and the five digits that the model must say.
 
         A segment without any of the statement is written w times, w log-uniform up to `most_weight`: for the linear rule that
@@ -198,7 +225,7 @@ class Documents:
         tokens = segments * length
         ids, weights, keys = [], torch.ones(size, segments), []
         for row in range(size):
-            document, begin, end, key = self.document(tokens, plain_share)
+            document, begin, end, key = self.document(tokens, length, plain_share, cut_share)
             ids.append(document)
             keys.append(key)
             weight = math.exp(self.uniform() * math.log(most_weight)) if most_weight > 1 else 1.0

@@ -16,11 +16,11 @@ from model import Config, InfiniTransformer
 DIGITS = task.DIGITS
 
 # Each phase: documents of so many segments of so many tokens, haystacks written at most so many times, and the share of them
-# that is the task's own filler. A phase ends after its steps, or earlier when the loss is below `until`.
+# that is the task's own filler; `cut`: the share of statements that a border between segments cuts. A phase ends after its steps, or earlier when the loss is below `until`.
 PHASES = [
-    dict(name="find", length=64, segments=(2, 2), most_weight=1, plain=1.0, batch=64, until=0.2, steps=5000),
-    dict(name="reach", length=128, segments=(2, 6), most_weight=30, plain=0.8, batch=48, until=0.25, steps=2000),
-    dict(name="resist", length=128, segments=(2, 12), most_weight=20000, plain=0.4, batch=60, until=0, steps=6000),
+    dict(name="find", length=64, segments=(2, 2), most_weight=1, plain=1.0, cut=0.0, batch=64, until=0.2, steps=5000),
+    dict(name="reach", length=128, segments=(2, 6), most_weight=30, plain=0.8, cut=0.2, batch=48, until=0.25, steps=2000),
+    dict(name="resist", length=128, segments=(2, 12), most_weight=20000, plain=0.4, cut=0.3, batch=60, until=0, steps=5000),
 ]
 LONGEST = 40  # segments: 5,120 tokens
 
@@ -79,7 +79,7 @@ def main():
             size = max(2, phase["batch"] // segments)
             if last and i % 16 == 15:
                 segments, size = LONGEST, 2
-            ids, weights, keys = documents.batch(size, segments, phase["length"], phase["most_weight"], phase["plain"])
+            ids, weights, keys = documents.batch(size, segments, phase["length"], phase["most_weight"], phase["plain"], phase["cut"])
             decay = 0.5 + 0.5 * math.cos(math.pi * i / phase["steps"]) if last else 1.0
             warm = min(1.0, (step + 1) / 100)
             for group in optimizer.param_groups:

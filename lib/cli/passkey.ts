@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { Command, Option } from 'commander';
 import { interruptible } from './interrupt';
 import { machineOf } from './machine';
@@ -94,7 +95,7 @@ async function passkey(options: PasskeyOptions): Promise<void> {
   const { rule } = model.config;
   const result: PasskeyResult = {
     ...machine,
-    model: { directory, rule, sha256 },
+    model: { name: basename(directory), rule, sha256 },
     settings,
     stateBytes: session.byteLength,
     ...summarise(ledger, settings, task, rule),

@@ -183,7 +183,7 @@ describe('passkey', () => {
       node: process.version,
       cpu: expect.any(String),
       device: { id: expect.any(String) },
-      model: { directory: folder, rule: 'linear' },
+      model: { name: path.basename(folder), rule: 'linear' },
       settings: {
         lengths: [2048, 4096],
         depths: ['start', 'end'],

@@ -254,7 +254,7 @@ describe('figures', () => {
       node: 'v20',
       cpu: '<script>alert("cpu")</script>',
       device: models[0].device.info,
-      model: { directory: '/a/<b>&c', rule: 'linear', sha256: { 'model.safetensors': 'f'.repeat(64) } },
+      model: { name: '<b>&c', rule: 'linear', sha256: { 'model.safetensors': 'f'.repeat(64) } },
       settings,
       stateBytes: 12_345,
       ...summary,

@@ -37,6 +37,15 @@ const typedUsage = `
   using batch: Batch = device.createBatch([stream]);
   const step: Tensor = batch.stepSync({ q: tensor, k: tensor, v: tensor });
   device.attendBatch([{ stream, q: tensor, k: tensor, v: step }]).then(([{ status }]) => console.log(status));
+  async function speak(model: Model): Promise<string> {
+    using session: Session = model.createSession();
+    await session.feed('text', { onProgress: ({ tokens }) => console.log(tokens) });
+    for await (const { token, text } of session.generate({ maxTokens: 3, stop: ['.', 7] })) console.log(token, text);
+    const { finish }: Generated = await session.generate({ maxTokens: 1 });
+    await model.feedAll([{ session, input: Int32Array.of(1) }]);
+    return finish + model.config.rule + session.logits().length;
+  }
+  loadModel('models/mine', { device }).then(speak);
 `;
 
 /** Runs a file in the user's folder; only the prebuild may be loaded. */
@@ -62,6 +71,7 @@ describe('the published package', () => {
       'README.md',
       'dist',
       'lib',
+      'models',
       'package.json',
       'prebuilds',
     ]);
@@ -115,16 +125,16 @@ describe('the published package', () => {
     expect(infiniStream('devices')).toMatch(/cpu/);
     const demo = JSON.parse(infiniStream('demo', '--features', '--tokens', '20000', '--json'));
     expect(demo.text.name).toMatch(/Moby-Dick/);
-    expect(JSON.parse(infiniStream('gates', '--json')).rule).toBe('linear');
+    expect(JSON.parse(infiniStream('gates', '--json')).model.rule).toBe('linear');
   });
 
   test('has types for TypeScript users of both module systems', () => {
-    const names = ['Batch', 'Device', 'DeviceTensor', 'InfiniError', 'MemoryStream', 'Tensor'];
-    const importLine = `import { openDevice, ${names.map((name) => `type ${name}`).join(', ')} } from 'infini-stream';`;
+    const types = 'Batch, Device, DeviceTensor, Generated, InfiniError, MemoryStream, Model, Session, Tensor';
+    const importLine = `import { loadModel, openDevice, ${types.replace(/\w+/g, 'type $&')} } from 'infini-stream';`;
     for (const file of ['typed.mts', 'typed.cts']) writeFileSync(join(user, file), importLine + typedUsage);
-    const types = ['--typeRoots', join(root, 'node_modules/@types'), '--types', 'node'];
+    const roots = ['--typeRoots', join(root, 'node_modules/@types'), '--types', 'node'];
     const options = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,esnext.disposable'];
-    const args = ['--module', 'nodenext', ...options, ...types, 'typed.mts', 'typed.cts'];
+    const args = ['--module', 'nodenext', ...options, ...roots, 'typed.mts', 'typed.cts'];
     runTool('typescript/bin/tsc', args, user);
   });
 

@@ -1,4 +1,3 @@
-import { basename } from 'node:path';
 import { bytes, count, lengthName, plural, table } from '../format';
 import type { Machine } from '../machine';
 import { type HeatMap, heatMapSvg } from '../report/heat-map';
@@ -8,7 +7,7 @@ import type { Accuracy, Control, Summary } from './summary';
 
 /** All that `--json` prints. */
 export interface PasskeyResult extends Machine, Summary {
-  model: { directory: string; rule: string; sha256: Record<string, string> };
+  model: { name: string; rule: string; sha256: Record<string, string> };
   settings: TableSettings;
   /** Of one session, at every length. */
   stateBytes: number;
@@ -65,7 +64,7 @@ const FAILED =
 function facts({ model, settings, stateBytes, total, ...machine }: PasskeyResult): string[][] {
   const hashes = Object.entries(model.sha256).filter(([name]) => name.endsWith('.safetensors'));
   return [
-    ['model', `${basename(model.directory)}, rule ${model.rule}`],
+    ['model', `${model.name}, rule ${model.rule}`],
     ...hashes.map(([name, hash]) => ['', `${name} ${hash.slice(0, 16)}`]),
     ['haystack', `${settings.haystack}, drawn with --seed ${settings.seed}`],
     ['state', `${bytes(stateBytes)} for each session, at every length`],
