@@ -9,6 +9,7 @@ import { makeHostBuffer } from './host-buffer';
 import { type NativeDevice, native } from './native';
 import { adoptStream, type MemoryStream } from './stream';
 import type { DeviceInfo, DeviceOptions, DeviceStats, DType, StreamConfig, Tensor } from './types';
+import { tell, watchersOf } from './watchers';
 
 // Only this file makes devices: `new Device()` by anyone else has no key.
 const key = Symbol('infini-stream device');
@@ -125,11 +126,13 @@ export class Device {
   close(): void {
     Device.#check(this, 'close');
     native.closeDevice(this.#native);
+    tell(watchersOf(this.#native));
   }
 
   [Symbol.dispose](): void {
     Device.#check(this, '[Symbol.dispose]');
     native.closeDevice(this.#native);
+    tell(watchersOf(this.#native));
   }
 }
 

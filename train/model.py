@@ -66,11 +66,11 @@ def memories_before(keys, values, weights, rule, state):
     found = []
     for s in range(keys.shape[1]):
         found.append(matrix)
-        key, weight = keys[:, s], weights[:, s, :, :, None]
+        key = keys[:, s]
         # Written w times the residual shrinks as if z had grown by the first w - 1 already; w = 1 is eq. (9).
         seen = z[:, s] + (z[:, s + 1] - z[:, s]) * (1 - 1 / weights[:, s])
         residual = values[:, s] - key @ matrix / (key @ seen[..., None]).clamp(min=TINY)
-        matrix = matrix + weight.squeeze(-1)[..., None] * (key.mT @ residual)
+        matrix = matrix + weights[:, s, ..., None] * (key.mT @ residual)
     return torch.stack(found, 1), z[:, :-1], (matrix, z[:, -1])
 
 

@@ -98,7 +98,7 @@ def main():
                 gates = " ".join(f"{g:.2f}" for layer in net.gates() for g in layer)
                 print(*point.values(), "| gates", gates, flush=True)
                 if options.checkpoint:
-                    torch.save(dict(net=net.state_dict(), config=config), options.checkpoint)
+                    torch.save(dict(net=net.state_dict()), options.checkpoint)
             if i > 200 and average < phase["until"]:
                 break
     export(net, options.out)

@@ -1,5 +1,4 @@
-import { isAborted, reasonOf, watchAbort } from '../abort';
-import { abortError, fail } from '../errors';
+import type { Interruption } from './interruption';
 import { forward, type ModelCore, type Part, type SessionCore } from './session-core';
 
 export interface FeedProgress {
@@ -32,10 +31,14 @@ class Supply {
   #chunk: Int32Array = new Int32Array(0);
   #pieces: AsyncIterator<Int32Array>;
   #ended = false;
+  /** Tokens taken. */
+  fed = 0;
 
   constructor(
     readonly session: SessionCore,
     pieces: AsyncIterable<Int32Array>,
+    /** Among the sessions of the call. */
+    readonly index: number,
   ) {
     this.#pieces = pieces[Symbol.asyncIterator]();
   }
@@ -59,12 +62,18 @@ class Supply {
     }
   }
 
-  /** The next tokens, up to `most`; none at the end. */
-  async take(most: number): Promise<Int32Array> {
-    await this.#fill(most + 1); // one more, to know whether these are the last
-    const tokens = this.#chunk.subarray(0, most);
+  /** The next chunk's tokens, of so many sessions; none at the end. */
+  async take(sessions: number): Promise<Part> {
+    const { session, index, fed: before } = this;
+    const most = chunkTokens(session.model, sessions);
+    const segment = session.model.config.segmentLength;
+    // Up to a border where one is within reach: a segment that is filled at once is never copied.
+    const wanted = most > segment ? most - ((session.tokens + most) % segment) : most;
+    await this.#fill(wanted + 1); // one more, to know whether these are the last
+    const tokens = this.#chunk.subarray(0, wanted);
     this.#chunk = this.#chunk.subarray(tokens.length);
-    return tokens;
+    this.fed += tokens.length;
+    return { session, tokens, index, before };
   }
 
   /** Whether nothing is left. */
@@ -88,35 +97,22 @@ export async function feed(
   feedings: readonly Feeding[],
   { signal, onProgress }: FeedOptions,
   total: number | undefined,
+  interruption: Interruption,
 ): Promise<void> {
-  const supplies = feedings.map(({ session, pieces }) => new Supply(session, pieces));
+  const supplies = feedings.map(({ session, pieces }, i) => new Supply(session, pieces, i));
   const backups = new Map<SessionCore, SessionCore>();
-  const interruption = new Interruption(
-    feedings.map(({ session }) => session),
-    signal,
-  );
   let fed = 0;
   try {
     for (let left = supplies; left.length > 0; left = left.filter((supply) => !supply.last)) {
-      const parts: Part[] = [];
-      for (const supply of left) {
-        const { session } = supply;
-        const most = chunkTokens(session.model, left.length);
-        const segment = session.model.config.segmentLength;
-        // Up to a border where one is within reach: a segment that is filled at once is never copied.
-        const open = session.tokens % segment;
-        const wanted = most > segment ? most - ((open + most) % segment) : most;
-        const tokens = await Promise.race([supply.take(wanted), interruption.promise]);
-        if (tokens.length > 0) parts.push({ session, tokens });
-      }
-      if (signal && isAborted(signal)) throw abortError(reasonOf(signal));
+      const taken = await interruption.wait(Promise.all(left.map((supply) => supply.take(left.length))));
+      const parts = taken.filter(({ tokens }) => tokens.length > 0);
       if (parts.length === 0) continue;
       // A chunk commits as a whole; only what more than one does may have to be undone.
       if (onProgress || left.some((supply) => !supply.last)) {
         for (const { session } of parts) if (!backups.has(session)) backups.set(session, session.fork());
       }
       const ends = left.some((supply) => supply.last);
-      await forward(parts, { wanted: ends, signal });
+      await forward(parts, { wanted: ends, signal, sessions: feedings.length });
       for (const { tokens } of parts) fed += tokens.length;
       onProgress?.({ tokens: fed, total });
     }
@@ -125,27 +121,5 @@ export async function feed(
     for (const supply of supplies) supply.stop();
     for (const [session, backup] of backups) session.closed ? backup.close() : session.become(backup);
     throw error;
-  } finally {
-    interruption.release();
-  }
-}
-
-/** Rejects when the signal fires or a session is closed: also while a source has nothing to give. */
-class Interruption {
-  readonly promise: Promise<never>;
-  readonly release: () => void;
-
-  constructor(sessions: readonly SessionCore[], signal: AbortSignal | undefined) {
-    let interrupt: (reason: Error) => void = () => {};
-    this.promise = new Promise((_, reject) => (interrupt = reject));
-    this.promise.catch(() => {}); // perhaps nobody waits just then
-    const abort = () => interrupt(abortError(reasonOf(signal)));
-    const unwatch = signal && watchAbort(signal, { ticket: 0, interrupt: abort });
-    const close = () => interrupt(fail('ERR_CLOSED', 'The session was closed during the call'));
-    for (const { watchers } of sessions) watchers.add(close);
-    this.release = () => {
-      for (const { watchers } of sessions) watchers.delete(close);
-      unwatch?.();
-    };
   }
 }

@@ -15,8 +15,10 @@ export interface Generated {
   readonly tokens: Int32Array;
   /** Their text, up to a stop text; empty without a tokenizer. */
   readonly text: string;
-  /** 'length': `maxTokens` are there; 'stop': a stop token or a stop text was met. */
-  readonly finish: 'length' | 'stop';
+  /**
+   * 'length': `maxTokens` are there; 'stop': a stop token or a stop text was met; 'left': whoever iterated has left.
+   */
+  readonly finish: 'length' | 'stop' | 'left';
 }
 
 /** What to generate, checked. */
@@ -33,6 +35,8 @@ export class Transcript {
   readonly tokens: number[] = [];
   text = '';
   finish: Generated['finish'] | undefined;
+  /** What ended it. */
+  error: unknown;
   #shown = 0;
   #settled = 0; // tokens whose text is complete, and its length
   #settledText = '';
@@ -70,15 +74,16 @@ export class Transcript {
         this.#settledText = this.text.slice(0, this.text.length - kept.length);
       }
     }
-    for (const stop of this.plan.stopTexts) {
-      const at = this.text.indexOf(stop);
-      if (at < 0) continue;
-      this.text = this.text.slice(0, at);
+    const { stopTexts } = this.plan;
+    const stops = stopTexts.map((stop) => this.text.indexOf(stop)).filter((at) => at >= 0);
+    if (stops.length > 0) {
+      this.text = this.text.slice(0, Math.min(...stops));
       this.finish = 'stop';
     }
-    const complete = this.text.endsWith('\ufffd') && !this.finish ? this.#shown : this.text.length;
-    const added = this.text.slice(this.#shown, complete);
-    this.#shown = Math.max(this.#shown, complete);
+    const full = this.finish !== undefined || this.tokens.length >= this.plan.maxTokens; // nothing follows
+    const shown = full ? this.text.length : this.text.length - heldBack(this.text, stopTexts);
+    const added = this.text.slice(this.#shown, shown);
+    this.#shown = Math.max(this.#shown, shown);
     return { token, text: added };
   }
 
@@ -86,9 +91,20 @@ export class Transcript {
     return {
       tokens: Int32Array.from(this.tokens),
       text: this.text,
-      finish: this.finish ?? 'length',
+      finish: this.finish ?? 'left',
     };
   }
+}
+
+/** Characters at the end that may be part of a stop text, or of a character that is not complete. */
+function heldBack(text: string, stops: readonly string[]): number {
+  let held = text.endsWith('\ufffd') ? 1 : 0;
+  for (const stop of stops) {
+    for (let length = Math.min(stop.length - 1, text.length); length > held; length--) {
+      if (text.endsWith(stop.slice(0, length))) held = length;
+    }
+  }
+  return held;
 }
 
 /**
@@ -121,7 +137,9 @@ export class Generation implements PromiseLike<Generated>, AsyncIterable<Generat
 
   async #all(): Promise<Generated> {
     for await (const _ of this.#iterate());
-    return (this.#transcript as Transcript).result();
+    const transcript = this.#transcript as Transcript;
+    if (transcript.error) throw transcript.error; // met by whoever iterated before
+    return transcript.result();
   }
 
   // biome-ignore lint/suspicious/noThenProperty: awaiting is one of its two uses
@@ -137,12 +155,18 @@ export class Generation implements PromiseLike<Generated>, AsyncIterable<Generat
 async function* generateOne(transcript: Transcript): AsyncGenerator<GeneratedToken> {
   const { session, plan } = transcript;
   for (;;) {
-    const next = await inTurn([session], async () => {
+    const step = inTurn([session], plan.signal, async () => {
       const token = choose(transcript);
       if (token === undefined) return undefined;
-      await forward([{ session, tokens: Int32Array.of(token) }], { wanted: true, signal: plan.signal });
+      await forward([{ session, tokens: Int32Array.of(token), index: 0, before: 0 }], {
+        wanted: true,
+        sessions: 1,
+        signal: plan.signal,
+      });
       return transcript.add(token);
     });
+    step.catch((error: unknown) => (transcript.error = error));
+    const next = await step;
     if (!next) return;
     yield next;
   }
@@ -165,9 +189,11 @@ export function requireLogits(session: SessionCore, method: string): Float32Arra
 
 /** All transcripts side by side: one token of each that is not finished in each step. */
 export async function generateTogether(transcripts: readonly Transcript[]): Promise<void> {
-  let batches: NativeBatch[] | undefined;
+  let batches: NativeBatch[] | undefined; // one per layer
   let members = 0;
-  const { signal } = (transcripts[0] as Transcript).plan;
+  const { plan, session: first } = transcripts[0] as Transcript;
+  const { signal } = plan;
+  const { device, layers } = first.model;
   const close = () => {
     for (const batch of batches ?? []) native.closeBatch(batch);
     batches = undefined;
@@ -184,27 +210,29 @@ export async function generateTogether(transcripts: readonly Transcript[]): Prom
       if (left.length !== members) {
         close();
         members = left.length;
-        if (members > 1) batches = prepare(left.map(({ session }) => session));
+        if (members > 1) {
+          batches = [];
+          for (const layer of layers.keys()) {
+            const streams = left.map(({ session }) => session.streams[layer] as NativeStream);
+            batches.push(native.createBatch(device, streams));
+          }
+        }
       }
       const parts = left.map((transcript) => ({
         session: transcript.session,
         tokens: Int32Array.of(tokens.get(transcript) as number),
+        index: transcripts.indexOf(transcript),
+        before: transcript.tokens.length,
       }));
-      await forward(parts, { wanted: true, signal, ...(batches && { batches }) });
+      await forward(parts, {
+        wanted: true,
+        sessions: transcripts.length,
+        signal,
+        ...(batches && { batches }),
+      });
       for (const transcript of left) transcript.add(tokens.get(transcript) as number);
     }
   } finally {
     close();
   }
-}
-
-/** A prepared batch for each layer. */
-function prepare(sessions: readonly SessionCore[]): NativeBatch[] {
-  const { device, layers } = (sessions[0] as SessionCore).model;
-  return layers.map((_, layer) =>
-    native.createBatch(
-      device,
-      sessions.map((session) => session.streams[layer] as NativeStream),
-    ),
-  );
 }

@@ -1,4 +1,7 @@
+import { types } from 'node:util';
+import { checkArray } from '../config';
 import { describe, expected, fail } from '../errors';
+import { newTokens } from './arrays';
 import type { Tokenizer } from './tokenizer';
 
 /** What a session can be fed: token ids, text, or either as it arrives. */
@@ -11,7 +14,8 @@ export type ModelInput =
 
 // Characters tokenized at once: some 20 ms of the event loop.
 const slice = 1 << 11;
-const cut = / (?=\p{L})/u;
+const mostTokens = 2 ** 30;
+const cut = / (?=\p{L})|(?<=\n)(?=\p{L})/u;
 
 /** What the tokens of a model can be. */
 export interface Vocabulary {
@@ -35,11 +39,15 @@ export function readInput(
 }
 
 function isAsyncIterable(input: unknown): input is AsyncIterable<unknown> {
-  return (
-    typeof input === 'object' &&
-    input !== null &&
-    typeof (input as AsyncIterable<unknown>)[Symbol.asyncIterator] === 'function'
-  );
+  try {
+    return (
+      typeof input === 'object' &&
+      input !== null &&
+      typeof (input as AsyncIterable<unknown>)[Symbol.asyncIterator] === 'function'
+    );
+  } catch {
+    return false; // a revoked proxy
+  }
 }
 
 async function* one(tokens: Int32Array): AsyncGenerator<Int32Array> {
@@ -55,15 +63,16 @@ function requireTokenizer(vocabulary: Vocabulary, name: string): Tokenizer {
 }
 
 /** A copy of token ids, all of them in the vocabulary. */
-function checkTokens(input: unknown, { size }: Vocabulary, name: string): Int32Array {
-  const isArray = Array.isArray(input) || input instanceof Int32Array || input instanceof Uint32Array;
-  if (!isArray) {
+export function checkTokens(input: unknown, { size }: Vocabulary, name: string): Int32Array {
+  const typed = types.isInt32Array(input) || types.isUint32Array(input);
+  if (!typed && !isArrayLike(input)) {
     throw expected('ERR_INVALID_ARG_TYPE', name, 'a string, token ids, or an async iterable of them', input);
   }
-  const length = input.length;
-  const tokens = new Int32Array(length);
+  const given = input as ArrayLike<unknown>;
+  const length = typed ? given.length : checkArray(input, name, 0, mostTokens);
+  const tokens = newTokens(length);
   for (let i = 0; i < length; i++) {
-    const token: unknown = input[i];
+    const token = given[i];
     if (typeof token !== 'number') throw expected('ERR_INVALID_ARG_TYPE', `${name}[${i}]`, 'a number', token);
     if (!Number.isInteger(token) || token < 0 || token >= size) {
       throw fail(
@@ -76,6 +85,14 @@ function checkTokens(input: unknown, { size }: Vocabulary, name: string): Int32A
   return tokens;
 }
 
+function isArrayLike(input: unknown): boolean {
+  try {
+    return Array.isArray(input);
+  } catch {
+    return false; // a revoked proxy
+  }
+}
+
 async function* tokensOfStream(
   input: AsyncIterable<unknown>,
   vocabulary: Vocabulary,
@@ -84,30 +101,41 @@ async function* tokensOfStream(
   // Text is tokenized as one, however it was cut; ids between two texts end the first.
   const iterator = input[Symbol.asyncIterator]();
   let ended = false;
-  let ids: unknown;
+  let other: { value: unknown } | undefined; // what is no text
   async function* texts(): AsyncGenerator<string> {
     for (;;) {
-      const { done, value } = await iterator.next();
-      if (done) {
-        ended = true;
-        return;
-      }
+      const { done, value } = await next();
+      if (done) return;
       if (typeof value !== 'string') {
-        ids = value;
+        other = { value };
         return;
       }
       requireTokenizer(vocabulary, name);
       yield value;
     }
   }
+  async function next(): Promise<IteratorResult<unknown>> {
+    let ending = true; // unless it gives something
+    try {
+      const result: unknown = await iterator.next();
+      if (typeof result !== 'object' || result === null)
+        throw expected('ERR_INVALID_ARG_TYPE', name, 'an iterator that gives objects', result);
+      ending = Boolean((result as IteratorResult<unknown>).done);
+      return result as IteratorResult<unknown>;
+    } finally {
+      ended = ending;
+    }
+  }
   try {
     while (!ended) {
-      ids = undefined;
+      other = undefined;
       yield* tokensOfText(texts(), vocabulary, name);
-      if (ids !== undefined) yield checkTokens(ids, vocabulary, name);
+      const found = other as { value: unknown } | undefined;
+      if (found) yield checkTokens(found.value, vocabulary, name);
     }
   } finally {
-    if (!ended) await iterator.return?.();
+    // Nobody waits for it, and what it says then is of no interest.
+    if (!ended) Promise.resolve(iterator.return?.()).catch(() => {});
   }
 }
 
@@ -118,13 +146,19 @@ async function* tokensOfText(
 ): AsyncGenerator<Int32Array> {
   const { tokenizer } = vocabulary;
   let rest = '';
+  let searched = 0; // no place to cut before
   for await (const text of texts) {
     rest += text;
     if (!tokenizer?.cuttable) continue;
     while (rest.length > 2 * slice) {
-      const found = rest.slice(slice).search(cut);
-      if (found < 0) break; // no words: it waits for more
-      const at = slice + found;
+      const from = Math.max(slice, searched);
+      const found = rest.slice(from).search(cut);
+      if (found < 0) {
+        searched = rest.length - 2; // no words: it waits for more
+        break;
+      }
+      const at = from + found;
+      searched = 0;
       yield checkTokens(tokenizer.encode(rest.slice(0, at)), vocabulary, name);
       rest = rest.slice(at);
       await new Promise(setImmediate); // others' turn

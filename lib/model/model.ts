@@ -4,11 +4,12 @@ import { type Device, handleOf, openDevice } from '../device';
 import { expected, fail } from '../errors';
 import { type NativeDevice, type NativeModel, native } from '../native';
 import type { DeviceOptions, StreamConfig } from '../types';
+import { tell } from '../watchers';
 import type { ModelConfig } from './config';
 import { type FeedOptions, feed } from './feed';
 import { openModelFiles } from './files';
 import { type Generated, generateTogether, Transcript } from './generate';
-import { type ModelInput, readInput } from './input';
+import { checkTokens, type ModelInput, readInput } from './input';
 import { type GenerateOptions, readFeedOptions, readGenerateOptions } from './options';
 import { adoptSession, type Session, sessionCoreOf } from './session';
 import { inTurn, type ModelCore, SessionCore } from './session-core';
@@ -116,7 +117,7 @@ export class Model {
       total = total === undefined || read.total === undefined ? undefined : total + read.total;
       return { session, pieces: read.pieces };
     });
-    await inTurn(sessions, () => feed(feedings, checked, total));
+    await inTurn(sessions, checked.signal, (interruption) => feed(feedings, checked, total, interruption));
   }
 
   /**
@@ -134,7 +135,7 @@ export class Model {
     const given = Array.from({ length }, (_, i) => (sessions as readonly unknown[])[i]);
     const cores = checkSessions(core, given, (i) => `sessions[${i}]`);
     const transcripts = cores.map((session, i) => new Transcript(session, plan(i)));
-    await inTurn(cores, () => generateTogether(transcripts));
+    await inTurn(cores, plan(0).signal, () => generateTogether(transcripts));
     return transcripts.map((transcript) => transcript.result());
   }
 
@@ -143,14 +144,21 @@ export class Model {
     return Int32Array.from(tokenizerOf(Model.#of(this, 'encode'), 'encode').encode(text));
   }
 
-  /** The tokens' text. @throws ERR_INVALID_ARG_TYPE, also when the model has no tokenizer.json. */
-  decode(tokens: Iterable<number>): string {
-    return tokenizerOf(Model.#of(this, 'decode'), 'decode').decode(tokens);
+  /**
+   * The tokens' text.
+   * @throws ERR_INVALID_ARG_TYPE, also when the model has no tokenizer.json; ERR_OUT_OF_RANGE.
+   */
+  decode(tokens: Int32Array | Uint32Array | readonly number[]): string {
+    const { vocabulary } = Model.#of(this, 'decode');
+    const ids = checkTokens(tokens, vocabulary, 'tokens');
+    return tokenizerOf({ vocabulary }, 'decode').decode(Array.from(ids));
   }
 
   /** Frees the weights, and closes the device if `loadModel` opened it, and with it all sessions. Idempotent. */
   close(): void {
-    native.closeModel(Model.#of(this, 'close').native);
+    const core = Model.#of(this, 'close');
+    native.closeModel(core.native);
+    tell(core.watchers);
     if (this.#owned) this.device.close();
   }
 
@@ -159,7 +167,7 @@ export class Model {
   }
 }
 
-function tokenizerOf({ vocabulary }: ModelCore, method: string): Tokenizer {
+function tokenizerOf({ vocabulary }: Pick<ModelCore, 'vocabulary'>, method: string): Tokenizer {
   if (vocabulary.tokenizer) return vocabulary.tokenizer;
   throw fail('ERR_INVALID_ARG_TYPE', `Expected a model with a tokenizer.json for ${method}()`);
 }
@@ -230,9 +238,10 @@ async function load(directory: string, device: Device, handle: NativeDevice, own
     const core: ModelCore = {
       native: model,
       device: handle,
-      config: Object.freeze(config),
+      config,
       vocabulary: { size: config.vocabulary, tokenizer },
       layers,
+      watchers: new Set(),
     };
     return adoptModel(core, device, owned, Object.freeze(gates.map((gate) => Object.freeze(gate))));
   } finally {

@@ -25,13 +25,11 @@ export function randomNumbers(seed: number): () => number {
 export function sampling(temperature: number, topK: number, seed: number): Sampler {
   const random = randomNumbers(seed);
   return (logits) => {
-    const tokens = Array.from(logits.keys());
-    if (topK < logits.length) {
-      tokens.sort((a, b) => (logits[b] as number) - (logits[a] as number) || a - b);
-      tokens.length = topK;
-    }
+    const tokens = likeliest(logits, topK);
     const top = tokens.reduce((most, token) => Math.max(most, logits[token] as number), -Infinity);
-    const weights = tokens.map((token) => Math.exp(((logits[token] as number) - top) / temperature));
+    const weights = Float64Array.from(tokens, (token) =>
+      Math.exp(((logits[token] as number) - top) / temperature),
+    );
     let rest = random() * weights.reduce((sum, weight) => sum + weight, 0);
     for (const [i, weight] of weights.entries()) {
       rest -= weight;
@@ -39,4 +37,18 @@ export function sampling(temperature: number, topK: number, seed: number): Sampl
     }
     return tokens[tokens.length - 1] as number; // rounding
   };
+}
+
+/** The tokens of the `count` largest logits, the lower token of equals, in ascending order. */
+function likeliest(logits: Float32Array, count: number): Int32Array {
+  if (count >= logits.length) return Int32Array.from(logits.keys());
+  const least = logits.slice().sort()[logits.length - count] as number; // a typed array sorts without callbacks
+  const tokens = new Int32Array(count);
+  let room = count;
+  for (const logit of logits) if (logit > least) room--; // what is left for those that equal the least
+  let found = 0;
+  for (const [token, logit] of logits.entries()) {
+    if (logit > least || (logit === least && room-- > 0)) tokens[found++] = token;
+  }
+  return tokens;
 }

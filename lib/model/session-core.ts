@@ -1,10 +1,13 @@
-import { type Abortable, isAborted, reasonOf, watchAbort } from '../abort';
+import { isAborted, reasonOf, watchAbort } from '../abort';
 import { readConfig } from '../config';
 import { abortError, fail, type InfiniError } from '../errors';
 import { type NativeBatch, type NativeDevice, type NativeModel, type NativeStream, native } from '../native';
 import type { StreamConfig } from '../types';
+import { tell, type Watchers, watchersOf } from '../watchers';
+import { newLogits, newTokens } from './arrays';
 import type { ModelConfig } from './config';
 import type { Vocabulary } from './input';
+import { Interruption } from './interruption';
 
 /** What a Model is made of, shared with its sessions. */
 export interface ModelCore {
@@ -14,6 +17,8 @@ export interface ModelCore {
   readonly vocabulary: Vocabulary;
   /** Of each layer's streams. */
   readonly layers: readonly StreamConfig[];
+  /** Told when it is closed. */
+  readonly watchers: Watchers;
 }
 
 /** What a Session is made of: one native stream per layer, and the logits after its last token. */
@@ -26,7 +31,7 @@ export class SessionCore {
   tail: Promise<unknown> = Promise.resolve();
   closed = false;
   /** Told when it is closed. */
-  readonly watchers = new Set<() => void>();
+  readonly watchers: Watchers = new Set();
 
   static empty(model: ModelCore): SessionCore {
     const streams: NativeStream[] = [];
@@ -47,7 +52,16 @@ export class SessionCore {
   }
 
   get isClosed(): boolean {
-    return this.closed || native.streamClosed(this.streams[0] as NativeStream);
+    return (
+      this.closed ||
+      native.modelClosed(this.model.native) ||
+      native.streamClosed(this.streams[0] as NativeStream)
+    );
+  }
+
+  /** Whose closing closes it. */
+  get closers(): Watchers[] {
+    return [this.watchers, this.model.watchers, watchersOf(this.model.device)];
   }
 
   checkOpen(): void {
@@ -90,75 +104,86 @@ export class SessionCore {
 
   close(): void {
     this.closed = true;
-    for (const watcher of this.watchers) watcher();
+    tell(this.watchers);
     for (const stream of this.streams) native.closeStream(stream);
   }
 }
 
 /**
  * Runs `work` when all earlier calls on these sessions have settled: calls take effect in call order. A call that
- * waits starts even if those before it failed.
+ * waits starts even if those before it failed; an interruption ends its waiting, but not that of the calls behind it.
  */
-export function inTurn<T>(sessions: readonly SessionCore[], work: () => Promise<T>): Promise<T> {
-  const before = sessions.map((session) => session.tail);
+export function inTurn<T>(
+  sessions: readonly SessionCore[],
+  signal: AbortSignal | undefined,
+  work: (interruption: Interruption) => Promise<T>,
+): Promise<T> {
+  const before = Promise.allSettled(sessions.map((session) => session.tail));
+  const interruption = new Interruption(sessions, signal);
   const result = (async () => {
-    await Promise.allSettled(before);
-    return work();
+    try {
+      await interruption.wait(before);
+      return await work(interruption);
+    } finally {
+      interruption.release();
+      for (const session of sessions) session.pending--;
+    }
   })();
-  const settled = result.then(
-    () => {},
-    () => {},
-  );
+  const settled = Promise.allSettled([before, result]);
   for (const session of sessions) {
     session.pending++;
-    session.tail = settled.then(() => {
-      session.pending--;
-    });
+    session.tail = settled;
   }
   return result;
 }
 
-/** Some tokens of one session. */
+/** Some tokens of one session: which of the call's sessions, and how many tokens of it the call has sent before. */
 export interface Part {
   readonly session: SessionCore;
   readonly tokens: Int32Array;
+  readonly index: number;
+  readonly before: number;
 }
 
-/** One native call. All sessions are of one model; on success each has taken its tokens, else none has. */
-export function forward(
+/**
+ * One native call. All sessions are of one model; on success each has taken its tokens, else none has. `sessions`: how
+ * many the whole call has.
+ */
+export async function forward(
   parts: readonly Part[],
-  { wanted, batches, signal }: { wanted: boolean; batches?: NativeBatch[]; signal?: AbortSignal | undefined },
+  {
+    wanted,
+    sessions,
+    batches,
+    signal,
+  }: { wanted: boolean; sessions: number; batches?: NativeBatch[]; signal?: AbortSignal | undefined },
 ): Promise<void> {
   for (const { session } of parts) session.checkOpen();
   if (signal && isAborted(signal)) throw abortError(reasonOf(signal));
   const { model } = (parts[0] as Part).session;
-  const tokens = new Int32Array(parts.reduce((sum, part) => sum + part.tokens.length, 0));
+  const size = model.config.vocabulary;
+  const tokens = newTokens(parts.reduce((sum, part) => sum + part.tokens.length, 0));
+  // Before the call: when it has taken effect nothing may fail any more.
+  const logits = wanted ? newLogits(parts.length * size) : undefined;
   let row = 0;
   for (const part of parts) {
     tokens.set(part.tokens, row);
     row += part.tokens.length;
   }
-  return new Promise((resolve, reject) => {
-    const call = { ticket: 0 };
-    let unwatch = () => {};
-    const settle = (error: Error | null) => {
-      unwatch();
-      try {
-        if (error) throw told(error as InfiniError, signal, parts.length);
-        const size = model.config.vocabulary;
-        const logits = wanted ? new Float32Array(parts.length * size) : undefined;
+  const call = { ticket: 0 };
+  let unwatch = () => {};
+  try {
+    await new Promise<void>((resolve, reject) => {
+      const settle = (error: Error | null) => {
+        if (error) return reject(told(error as InfiniError, signal, parts, sessions));
         if (logits) native.take(logits);
         for (const [i, part] of parts.entries()) {
           part.session.tokens += part.tokens.length;
-          part.session.logits = logits?.slice(i * size, (i + 1) * size);
+          part.session.logits = logits?.subarray(i * size, (i + 1) * size);
         }
         resolve();
-      } catch (failure) {
-        reject(failure);
-      }
-    };
-    try {
-      if (signal) unwatch = watchAbort(signal, call as Abortable);
+      };
+      if (signal) unwatch = watchAbort(signal, call);
       call.ticket = native.forward(
         model.native,
         parts.flatMap((part) => part.session.streams),
@@ -168,16 +193,29 @@ export function forward(
         wanted,
         settle,
       );
-    } catch (error) {
-      unwatch();
-      reject(error);
-    }
-  });
+    });
+  } finally {
+    unwatch();
+  }
 }
 
-function told(error: InfiniError, signal: AbortSignal | undefined, sessions: number): Error {
+/** The native error in the words of the whole call: native code knows its own chunk only. */
+function told(
+  error: InfiniError & { stream?: number; token?: number },
+  signal: AbortSignal | undefined,
+  parts: readonly Part[],
+  sessions: number,
+): Error {
   if (error.code === 'ABORT_ERR') return abortError(reasonOf(signal));
-  const { stream } = error as InfiniError & { stream?: number };
-  if (stream !== undefined && sessions > 1) error.message = `Session ${stream}: ${error.message}`;
+  const part = parts[error.stream ?? 0];
+  if (part && error.token !== undefined && error.token >= 0) {
+    error.token += part.before;
+    error.message = error.message.replace(/token \d+ of the call/, `token ${error.token} of the call`);
+  }
+  if (error.stream === undefined) return error;
+  delete error.stream;
+  if (!part || sessions === 1) return error;
+  error.stream = part.index;
+  error.message = `Session ${part.index}: ${error.message.replace(/Stream \d+ of the batch: /, '')}`;
   return error;
 }

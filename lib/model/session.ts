@@ -42,7 +42,7 @@ export class Session {
     throw fail('ERR_INVALID_ARG_TYPE', `Expected a Session as the receiver of ${method}`);
   }
 
-  /** Tokens taken by the calls that have settled. */
+  /** Tokens taken: by the calls that have settled, and by the chunks so far of one that has not. */
   get tokens(): number {
     return Session.#of(this, 'tokens').tokens;
   }
@@ -55,7 +55,7 @@ export class Session {
     );
   }
 
-  /** Whether {@link close} was called, on it, its model or its device. */
+  /** Whether {@link close} was called, on it, its model or its device. It works no more then. */
   get closed(): boolean {
     return Session.#of(this, 'closed').isClosed;
   }
@@ -74,7 +74,9 @@ export class Session {
     session.checkOpen();
     const checked = readFeedOptions(options);
     const { pieces, total } = readInput(input, session.model.vocabulary, 'input');
-    await inTurn([session], () => feed([{ session, pieces }], checked, total));
+    await inTurn([session], checked.signal, (interruption) =>
+      feed([{ session, pieces }], checked, total, interruption),
+    );
   }
 
   /**

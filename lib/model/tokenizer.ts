@@ -42,8 +42,7 @@ export class Tokenizer {
     return this.#tokenizer.encode(text, { add_special_tokens: false }).ids;
   }
 
-  decode(tokens: Iterable<number>): string {
-    const ids = Array.from(tokens);
+  decode(ids: number[]): string {
     if (ids.length === 0) return '';
     return this.#tokenizer.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false });
   }
@@ -53,10 +52,16 @@ function isCuttable(json: Record<string, unknown>): boolean {
   const pre = json.pre_tokenizer as { type?: string; pretokenizers?: { type?: string }[] } | null;
   const steps = pre?.type === 'Sequence' ? (pre.pretokenizers ?? []) : [pre];
   const byteLevel = steps.some((step) => step?.type === 'ByteLevel');
+  // Something must split words, or merges may reach across spaces.
+  const splits = steps.some(
+    (step) =>
+      step?.type === 'Split' ||
+      (step?.type === 'ByteLevel' && (step as { use_regex?: boolean }).use_regex !== false),
+  );
   const added = (json.added_tokens ?? []) as { content?: string; lstrip?: boolean; rstrip?: boolean }[];
   const plain = added.every(
     ({ content = '', lstrip, rstrip }) => !content.includes(' ') && !lstrip && !rstrip,
   );
   const prefixed = steps.some((step) => (step as { add_prefix_space?: boolean } | null)?.add_prefix_space);
-  return byteLevel && plain && !prefixed && !json.normalizer;
+  return byteLevel && splits && plain && !prefixed && !json.normalizer;
 }

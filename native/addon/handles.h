@@ -84,8 +84,10 @@ struct ModelHandle {
 
 // An external that owns a new handle.
 template <class Handle, class... Arguments> Napi::Value wrap(Napi::Env env, Arguments&&... arguments) {
-  return Napi::External<Handle>::New(env, new Handle(std::forward<Arguments>(arguments)...),
-                                     [](Napi::Env, Handle* handle) { delete handle; });
+  auto handle = std::make_unique<Handle>(std::forward<Arguments>(arguments)...);
+  const Napi::Value wrapped = Napi::External<Handle>::New(env, handle.get(), [](Napi::Env, Handle* owned) { delete owned; });
+  handle.release();  // not before: a thread that is being terminated gets no externals
+  return wrapped;
 }
 
 template <class Handle> Handle& unwrap(const Napi::Value& value) { return *value.As<Napi::External<Handle>>().Data(); }

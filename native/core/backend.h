@@ -53,7 +53,7 @@ class Work {
   // before it found that the call must fail. Called by one thread at a time, when no unit is running.
   virtual int next_stage() = 0;
   // One unit, at most some 50 ms. On a backend that gathers: waits for the stage that launch() started; each
-  // stage has one unit. Throws Error or std::bad_alloc.
+  // stage has one unit for each work that gather() names. Throws Error or std::bad_alloc.
   virtual void run(int unit) = 0;
   // `output` is completed, then the new state becomes the stream's. Throws Error, and changes no stream, only when the
   // device is lost.

@@ -186,7 +186,9 @@ void Engine::run_round(const Calls& calls, Lock& lock) {
   std::vector<std::exception_ptr> thrown;
   for (const auto& call : calls) {
     const bool stays_off = refused && call->kind != CallKind::Read;
-    thrown.push_back(stays_off ? refused : caught([&] { call->work->run(0); }));
+    thrown.push_back(stays_off ? refused : caught([&] {
+      for (int unit = 0; unit < call->units; ++unit) call->work->run(unit);  // several only of a work made of others
+    }));
   }
   lock.lock();
   for (size_t i = 0; i < calls.size(); ++i) {

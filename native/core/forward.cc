@@ -121,7 +121,9 @@ class ForwardWork final : public Work {
     for (size_t i = 0; i < chunk.wanted.size(); ++i) {
       const float* logits = chunk.logits + int64_t(i) * vocabulary;
       if (!std::all_of(logits, logits + vocabulary, [](float logit) { return std::isfinite(logit); })) {
-        throw Error(ErrorCode::NonFinite, "Expected finite logits but the last layers overflowed");
+        Error error = Error::non_finite(Site::Output, call_.counts_[i] - 1);
+        error.stream = int64_t(i);
+        throw error;
       }
     }
   }

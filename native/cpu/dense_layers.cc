@@ -50,8 +50,9 @@ class DenseWork final : public Work {
     if (row_flops * double(rows) <= kSmallFlops) {
       row_step_ = rows;
     } else if (row_flops * kTileRows <= kUnitFlops && tiles >= threads) {
-      // As many tiles a unit as still give every thread four units.
-      row_step_ = kTileRows * std::max<int64_t>(1, tiles / (4 * threads));
+      // As many tiles a unit as its time allows and still give every thread four units.
+      const int64_t most = int64_t(kUnitFlops / (row_flops * kTileRows));
+      row_step_ = kTileRows * std::max<int64_t>(1, std::min(most, tiles / (4 * threads)));
     }
   }
 
@@ -66,7 +67,7 @@ class DenseWork final : public Work {
   void run(int unit) override {
     if (row_step_ > 0) {
       const int64_t end = std::min(rows_, (unit + 1) * row_step_);
-      for (int64_t row = unit * row_step_; row < end; row += kTileRows) {  // a tile stays in the cache from phase to phase
+      for (int64_t row = unit * row_step_; row < end && !cancelled; row += kTileRows) {  // a tile stays in the cache from phase to phase
         for (const Phase& phase : phases_) phase.run(row, std::min<int64_t>(end, row + kTileRows), 0, phase.panels);
       }
       return;

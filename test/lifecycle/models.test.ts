@@ -1,11 +1,13 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { DEVICE_ID } from '../support/device';
+import { DEVICE_ID, onCuda } from '../support/device';
 import { writeTinyModel } from '../support/tiny-model';
 import { clean, run } from './child';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'infini-models-'));
+// Of a thousand tokens each, four bytes a token.
+const pieces = onCuda ? 8 : 300;
 const prelude = `
   const { loadModel } = require(${JSON.stringify(path.join(__dirname, '../..'))});
   const load = () => loadModel(${JSON.stringify(folder)}, { device: ${JSON.stringify(DEVICE_ID)} });
@@ -64,4 +66,26 @@ test('sessions and models that are forgotten are collected', async () => {
     ['--expose-gc'],
   );
   expect(ending).toMatchObject({ ...clean, output: '0 0\n' });
+});
+
+test('a feed keeps nothing of what it has fed', async () => {
+  const ending = await run(
+    `${prelude}
+    (async () => {
+      const model = await load();
+      const least = [Infinity, Infinity]; // bytes held in each half; garbage comes and goes
+      async function* source() {
+        for (let i = 0; i < ${pieces}; i++) {
+          yield new Int32Array(1000).fill(i % 20);
+          gc();
+          const half = Math.floor((2 * i) / ${pieces});
+          least[half] = Math.min(least[half], process.memoryUsage().arrayBuffers);
+        }
+      }
+      await model.createSession().feed(source());
+      console.log(least[1] - least[0] < ${pieces} * 500);
+    })();`,
+    ['--expose-gc'],
+  );
+  expect(ending).toMatchObject({ ...clean, output: 'true\n' });
 });

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { loadModel, Model, openDevice, Session } from '../../lib';
-import { DEVICE_ID } from '../support/device';
+import { DEVICE_ID, onCuda } from '../support/device';
 import { Rng } from '../support/rng';
 import { sizes } from '../support/sizes';
 import { writeTinyModel } from '../support/tiny-model';
@@ -160,6 +160,79 @@ describe('feed', () => {
     expect(await closed).toEqual(code('ERR_CLOSED'));
   });
 
+  test('and whenever they come: before the start, in the same tick, in the queue, by the model or the device', async () => {
+    const stalled = { [Symbol.asyncIterator]: () => ({ next: () => new Promise<never>(() => {}) }) };
+    using first = model.createSession();
+    expect(await caught(() => first.feed(stalled, { signal: AbortSignal.abort() }))).toEqual(
+      code('ABORT_ERR'),
+    );
+    const controller = new AbortController();
+    const blocking = caught(() => first.feed(stalled));
+    const queued = [
+      caught(() => first.feed([1], { signal: controller.signal })),
+      caught(() => model.feedAll([{ session: first, input: [1] }], { signal: controller.signal })),
+      caught(() => first.generate({ maxTokens: 1, signal: controller.signal })),
+    ];
+    controller.abort();
+    expect(await Promise.all(queued)).toEqual(Array(3).fill(code('ABORT_ERR')));
+    first.close();
+    expect(await blocking).toEqual(code('ERR_CLOSED'));
+
+    for (const closing of ['model', 'device'] as const) {
+      const device = openDevice(DEVICE_ID);
+      const guest = await loadModel(directory, { device });
+      const session = guest.createSession();
+      const waiting = caught(() => session.feed(stalled));
+      const next = caught(() => session.feed([1]));
+      await new Promise(setImmediate);
+      (closing === 'model' ? guest : device).close();
+      expect(await waiting).toEqual(code('ERR_CLOSED'));
+      expect(await next).toEqual(code('ERR_CLOSED'));
+      expect(session.closed).toBe(true);
+      device.close();
+    }
+  });
+
+  test('a source that fails is not asked again, and its own error is told', async () => {
+    using session = model.createSession();
+    const source = (result: () => unknown, after: () => unknown) =>
+      ({ [Symbol.asyncIterator]: () => ({ next: async () => result(), return: after }) }) as AsyncIterable<
+        number[]
+      >;
+    const broken = () => {
+      throw new Error('mine');
+    };
+    const other = () => {
+      throw new Error('not mine');
+    };
+    expect(await caught(() => session.feed(source(broken, other)))).toEqual(new Error('mine'));
+    expect(await caught(() => session.feed(source(broken, () => new Promise(() => {}))))).toEqual(
+      new Error('mine'),
+    );
+    expect(await caught(() => session.feed(source(() => null, other)))).toEqual(code('ERR_INVALID_ARG_TYPE'));
+    expect(
+      await caught(() =>
+        session.feed(
+          source(
+            () => ({ value: undefined }),
+            () => {},
+          ),
+        ),
+      ),
+    ).toEqual(code('ERR_INVALID_ARG_TYPE'));
+    const proxy = (length: number) =>
+      new Proxy([], { get: (_, key) => (key === 'length' ? length : undefined) });
+    for (const length of [-1, 1e20, 0.5])
+      expect(await caught(() => session.feed(proxy(length)))).toEqual(code('ERR_OUT_OF_RANGE'));
+    const { proxy: revoked, revoke } = Proxy.revocable([], {});
+    revoke();
+    expect(await caught(() => session.feed(revoked))).toEqual(code('ERR_INVALID_ARG_TYPE'));
+    expect(await caught(() => session.feed(Object.create(Int32Array.prototype)))).toEqual(
+      code('ERR_INVALID_ARG_TYPE'),
+    );
+    expect(session.tokens).toBe(0);
+  });
+
   test('tells its progress', async () => {
     using session = model.createSession();
     const seen: number[] = [];
@@ -255,6 +328,40 @@ describe('generate', () => {
     expect(seen).toEqual([...tokens]);
     expect(session.tokens).toBe(14);
     expectSame(session.logits(), fork.logits());
+  });
+
+  test('what failed or was left says so when it is awaited later', async () => {
+    using session = model.createSession();
+    await session.feed([1]);
+    const controller = new AbortController();
+    const aborted = session.generate({ maxTokens: 5, signal: controller.signal });
+    const iterate = async () => {
+      for await (const _ of aborted) controller.abort();
+    };
+    expect(await caught(iterate)).toEqual(code('ABORT_ERR'));
+    expect(await caught(() => aborted)).toEqual(code('ABORT_ERR'));
+    const left = session.generate({ maxTokens: 5 });
+    for await (const _ of left) break;
+    expect(await left).toMatchObject({ finish: 'left', tokens: { length: 1 } });
+  });
+
+  test('a stop text is never shown, nor what may become one', async () => {
+    using trained = await loadModel(path.join(__dirname, '../../models/passkey-linear'), {
+      device: DEVICE_ID,
+    });
+    using session = trained.createSession();
+    await session.feed(
+      'The pass key is 90218. Remember it. 90218 is the pass key. What is the pass key? The pass key is ',
+    );
+    using twin = session.fork();
+    using third = session.fork();
+    const { text } = await twin.generate({ maxTokens: 5 });
+    expect(text).toBe('90218');
+    const stop = ['8', '218', '02x'];
+    let shown = '';
+    for await (const { text: piece } of session.generate({ maxTokens: 5, stop })) shown += piece;
+    const result = await third.generate({ maxTokens: 5, stop });
+    expect([shown, result.text, result.finish]).toEqual(['90', '90', 'stop']);
   });
 
   test('generates nothing when nothing is asked for', async () => {
@@ -440,6 +547,20 @@ describe('together', () => {
       session.close();
     }
   });
+});
+
+(onCuda ? test : test.skip)('on a GPU all sessions share each round', async () => {
+  using device = openDevice(DEVICE_ID);
+  using own = await loadModel(directory, { device });
+  const rounds = [];
+  for (const count of [1, 2, 5]) {
+    const sessions = Array.from({ length: count }, () => own.createSession());
+    const before = device.stats().units;
+    await own.feedAll(sessions.map((session) => ({ session, input: draw(5) })));
+    rounds.push(device.stats().units - before);
+    for (const session of sessions) session.close();
+  }
+  expect(new Set(rounds).size).toBe(1);
 });
 
 test('a closed model closes its sessions; a device of yours stays open', async () => {
