@@ -22,7 +22,7 @@ void check(bool condition, const char* what) {
 }
 
 struct Seen {
-  std::atomic<int64_t> launches{0}, works{0}, most_together{0}, refused{0}, outcomes{0}, errors{0}, aborts{0};
+  std::atomic<int64_t> launches{0}, works{0}, most_together{0}, refused{0}, forwards{0}, forwarded{0}, outcomes{0}, errors{0}, aborts{0};
 };
 
 // What a stream of the made-up device is: a number that every commit adds to, touched by one call at a time.
@@ -99,6 +99,30 @@ struct FakeBatch final : BatchState {
   }
 };
 
+// A model of two layers. The orders of a chunk's works are the tokens after one another, each another failure or none.
+struct FakeRun final : DenseRun {
+  explicit FakeRun(const Chunk& chunk) : orders(chunk.tokens.begin(), chunk.tokens.end()) {}
+  Tensors tensors(int64_t, int64_t count) const override {
+    Tensors tensors;
+    tensors.tokens = count;
+    tensors.query = &orders[size_t(at)];
+    return tensors;
+  }
+  std::unique_ptr<Work> step(int layer) override {
+    at = layer;
+    return make_work({}, tensors(0, 0));
+  }
+  const std::vector<int64_t> orders;
+  int at = 0;
+};
+
+struct FakeDense final : DenseLayers {
+  std::unique_ptr<DenseRun> begin(const Chunk& chunk) override { return std::make_unique<FakeRun>(chunk); }
+  int64_t byte_length() const override { return 0; }
+};
+
+constexpr int kLayers = 2;
+
 class FakeBackend final : public Backend {
  public:
   FakeBackend(Ledger& ledger, Seen& seen) : Backend(ledger), seen_(seen) {}
@@ -108,6 +132,9 @@ class FakeBackend final : public Backend {
     auto batch = std::make_unique<FakeBatch>();
     for (StreamState* stream : streams) batch->states.push_back(static_cast<FakeState*>(stream));
     return batch;
+  }
+  std::unique_ptr<DenseLayers> create_dense(const ModelConfig&, WeightSource&) override {
+    return std::make_unique<FakeDense>();
   }
   bool gathers() const override { return fake_gathers; }
   void launch(Work* const* works, int count) override {
@@ -142,6 +169,9 @@ void user(Engine& engine, Seen& seen, uint32_t seed, int rounds) {
   auto roll = [&](int sides) { return int(random() % uint32_t(sides)); };
   const auto limit = std::make_shared<ThreadLimit>(ThreadLimit{1 + roll(4)});
   constexpr int kStreams = 5;
+  const auto model = std::make_shared<Model>();
+  model->config.layers = kLayers;
+  model->dense = std::make_unique<FakeDense>();
   for (int round = 0; round < rounds; ++round) {
     std::vector<std::shared_ptr<Stream>> streams;
     for (int i = 0; i < kStreams; ++i) streams.push_back(engine.create_stream(config()));
@@ -172,7 +202,7 @@ void user(Engine& engine, Seen& seen, uint32_t seed, int rounds) {
       call->tensors.tokens = 1;
       call->tensors.query = &mine.order;
       std::vector<int> uses;
-      const int kind = roll(10);
+      const int kind = roll(12);
       if (kind < 5) {
         call->kind = kind < 4 ? CallKind::Attend : CallKind::Retrieve;
         uses = {roll(kStreams)};
@@ -185,6 +215,25 @@ void user(Engine& engine, Seen& seen, uint32_t seed, int rounds) {
             if (member == streams[size_t(s)]) uses.push_back(s);
           }
         }
+      } else if (kind < 10) {
+        // One or two sessions of a stream per layer, sometimes as a step of prepared batches.
+        const int sessions = 1 + roll(2);
+        for (int s = 0; s < kStreams; ++s) uses.push_back(s);
+        std::shuffle(uses.begin(), uses.end(), random);
+        uses.resize(size_t(sessions * kLayers));
+        std::vector<std::shared_ptr<Stream>> members;
+        for (int use : uses) members.push_back(streams[size_t(use)]);
+        std::vector<std::shared_ptr<Batch>> prepared;
+        for (int layer = 0; layer < kLayers && sessions == 2 && roll(2) == 0; ++layer) {
+          const size_t second = size_t(kLayers + layer);
+          prepared.push_back(std::make_shared<Batch>(engine.backend(), std::vector{members[size_t(layer)], members[second]}));
+        }
+        if (prepared.size() < kLayers) prepared.clear();
+        Chunk chunk;
+        for (int layer = 0; layer <= kLayers; ++layer) chunk.tokens.push_back(int32_t(random() % 100000));
+        call->kind = CallKind::Forward;
+        call->forward = std::make_unique<Forward>(model, members, prepared, std::vector<int64_t>(size_t(sessions), 1), chunk);
+        ++seen.forwards;
       } else {
         call->kind = CallKind::Read;
         call->source = memory;
@@ -203,6 +252,7 @@ void user(Engine& engine, Seen& seen, uint32_t seed, int rounds) {
           std::lock_guard lock(order_mutex);
           for (int use : uses) settled[size_t(use)].push_back(index);
         }
+        if (finished->forward && !finished->error) ++seen.forwarded;
         ++seen.outcomes;
         --unsettled;
       };
@@ -263,6 +313,7 @@ void storm(bool gathers, uint32_t seed, int rounds) {
   check(engine.ledger().pending_calls == 0, "pending calls are miscounted");
   check(engine.ledger().tensor_bytes == 0, "tensors are kept");
   check(seen.aborts > 0 && seen.errors > seen.aborts && seen.outcomes > seen.errors, "the storm was no storm");
+  check(seen.forwarded > 0 && seen.forwarded < seen.forwards, "models were spared");
   if (gathers) check(seen.most_together > 3 && seen.refused > 0, "nothing was gathered");
   std::printf("ok %s: %ld outcomes, %ld errors, %ld aborts, %ld launches of at most %ld\n", gathers ? "gathering" : "units",
               long(seen.outcomes), long(seen.errors), long(seen.aborts), long(seen.launches), long(seen.most_together));
