@@ -37,7 +37,7 @@ function copySources() {
 }
 
 function build() {
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['scripts/build.cjs'], {
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['scripts/build.cjs', '-DINFINI_CUDA=OFF'], {
     cwd: copy,
     encoding: 'utf8',
     maxBuffer: 1 << 28,

@@ -32,4 +32,5 @@ test.each(['linear', 'delta'])(
       expect([noKey.atChance, reset.atChance]).toEqual([true, true]);
     }
   },
+  600_000, // under a sanitizer
 );
