@@ -122,6 +122,19 @@ test('activations that overflow are an error, and the session stays as it was', 
   expect(session.tokens).toBe(tokens);
 });
 
+test('a logit beyond float32 is an error, and the session stays as it was', async () => {
+  const directory = await tiny();
+  const bytes = (x: number) => new Uint8Array(Float32Array.of(x).buffer);
+  const width = 12;
+  await poke(directory, 'model.norm.weight', 0, bytes(1000));
+  for (let i = 0; i < width; i++)
+    await poke(directory, 'lm_head.weight', 5 * width + i, bytes(i === 0 ? 3e38 : 0));
+  using model = await loadModel(directory, options);
+  using session = model.createSession();
+  await expect(session.feed([1, 2, 3])).rejects.toEqual(code('ERR_NON_FINITE', 'output'));
+  expect(session.tokens).toBe(0);
+});
+
 test('a tokenizer makes texts of it; a broken one is refused', async () => {
   const directory = await tiny();
   const json = path.join(__dirname, '../../models/passkey-linear/tokenizer.json');
