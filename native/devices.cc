@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "cpu/backend.h"
+#include "cpu/floors.h"
 #ifdef INFINI_HAVE_CUDA
 #include "backend/backend.h"
 #include "backend/probe.h"
@@ -101,5 +102,8 @@ Engine& engine_for(const std::string& id, int threads) {
   throw Error(ErrorCode::NoDevice,
               "Expected a CUDA device for " + quoted(id) + " but " + reason + "; 'cpu' is available");
 }
+
+double cpu_peak_flops(int threads) { return cpu::peak_flops(threads); }
+double cpu_read_bandwidth(int threads, int64_t bytes) { return cpu::read_bandwidth(threads, bytes); }
 
 }  // namespace infini

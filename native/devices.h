@@ -18,4 +18,8 @@ std::string cuda_absence();
 // The engine lives as long as the process: its threads may outlast whoever asked for it.
 Engine& engine_for(const std::string& id, int threads);
 
+// The processor's limits (cpu/floors.h), for benchmarks: takes a tenth of a second each.
+double cpu_peak_flops(int threads);
+double cpu_read_bandwidth(int threads, int64_t bytes);
+
 }  // namespace infini

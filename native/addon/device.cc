@@ -66,11 +66,21 @@ Napi::Value create_stream(const Napi::CallbackInfo& info) {
   });
 }
 
+// cpuFloor(threads, bytes): bytes a second when so many are read, or operations a second when none are.
+Napi::Value cpu_floor(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const int threads = info[0].ToNumber().Int32Value();
+    const int64_t bytes = info[1].ToNumber().Int64Value();
+    return Napi::Number::New(info.Env(), bytes > 0 ? cpu_read_bandwidth(threads, bytes) : cpu_peak_flops(threads));
+  });
+}
+
 }  // namespace
 
 void export_device(Napi::Env env, Napi::Object exports) {
   exports.Set("listDevices", Napi::Function::New(env, list));
   exports.Set("cudaAbsence", Napi::Function::New(env, absence));
+  exports.Set("cpuFloor", Napi::Function::New(env, cpu_floor));
   exports.Set("openDevice", Napi::Function::New(env, open));
   exports.Set("deviceInfo", Napi::Function::New(env, describe));
   exports.Set("deviceStats", Napi::Function::New(env, stats));

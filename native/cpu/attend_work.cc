@@ -23,16 +23,17 @@ class AttendWork final : public CallWork {
  public:
   AttendWork(CpuStreamState& state, const Tensors& tensors, const Pieces& pieces, bool absorbed, bool checked)
       : CallWork(state, tensors), pieces_(pieces), absorbed_(absorbed), stage_(checked ? Stage::Check : Stage::Start) {
-    const int64_t columns = padded(config_.value_dim);
-    const int64_t residual_bytes = config_.kv_heads * int64_t(config_.segment_length) * columns * int64_t(sizeof(double));
+    const int64_t absorb_bytes = config_.kv_heads * absorb_elements() * int64_t(sizeof(float));
     if (pieces.size() > 1) scratch_bytes_ += config_.segment_length * config_.token_bytes();
-    if (pieces.completed() > 0) scratch_bytes_ += config_.memory_bytes() + residual_bytes;
+    if (pieces.completed() > 0) scratch_bytes_ += config_.memory_bytes() + absorb_bytes;
     if (scratch_bytes_ > 0) require_memory(uint64_t(scratch_bytes_), "the scratch of one call", state.ledger);
 
     if (pieces.size() > 1) later_segments_ = SegmentCache(config_, state.ledger, &Ledger::scratch_bytes);
     if (pieces.completed() > 0) {
       next_memory_ = MemoryBuffer(config_, state.ledger, &Ledger::scratch_bytes);
-      residual_ = Buffer(size_t(residual_bytes), state.ledger, &Ledger::scratch_bytes);
+      absorbed_rows_ = Buffer(size_t(absorb_bytes), state.ledger, &Ledger::scratch_bytes);
+      exact_rows_.resize(size_t(config_.kv_heads));
+      exact_ = std::vector<std::atomic<bool>>(size_t(config_.kv_heads));
     }
     state.ledger.untouched_bytes += scratch_bytes_;  // spoken for: another call must not count on it
   }
@@ -47,6 +48,9 @@ class AttendWork final : public CallWork {
       case Stage::Append:
         return plan_attend();
       case Stage::Attend:
+        if (pieces_[piece_].completes) return plan_residual();
+        [[fallthrough]];
+      case Stage::Residual:
         if (pieces_[piece_].completes) return plan_absorb();
         [[fallthrough]];
       case Stage::Absorb:
@@ -55,7 +59,7 @@ class AttendWork final : public CallWork {
         [[fallthrough]];
       default:
         if (piece_ < pieces_.size()) return plan_pieces();
-        release_residual();  // in a batch this work waits for the others
+        release_rows();  // in a batch this work waits for the others
         return 0;
     }
   }
@@ -65,6 +69,7 @@ class AttendWork final : public CallWork {
       case Stage::Check: return check(unit);
       case Stage::Append: return run_append(unit);
       case Stage::Attend: return run_attend(unit);
+      case Stage::Residual: return run_residual(unit);
       case Stage::Absorb: return run_absorb(unit);
       default: return run_span(unit);
     }
@@ -83,7 +88,7 @@ class AttendWork final : public CallWork {
   }
 
  private:
-  enum class Stage { Start, Check, Span, Append, Attend, Absorb };
+  enum class Stage { Start, Check, Span, Append, Attend, Residual, Absorb };
 
   double memory_product() const { return 2.0 * config_.head_dim * padded(config_.value_dim); }
 
@@ -123,8 +128,22 @@ class AttendWork final : public CallWork {
     const Piece piece = pieces_[piece_];
     tile_rows_ = std::clamp<int64_t>(int64_t(kUnitFlops / row_cost(double(piece.start + piece.count))), 1, kTileRows);
     tiles_ = (piece.count * config_.group() + tile_rows_ - 1) / tile_rows_;
-    const int64_t blocks = piece.completes ? (config_.segment_length + kTokens - 1) / kTokens : 0;
+    const int64_t blocks = piece.completes ? residual_blocks() : 0;
+    for (auto& exact : exact_) exact = false;
     return int((tiles_ + blocks) * config_.kv_heads);
+  }
+
+  // Again and exactly, for the heads where float32 did not do. Mostly there are none.
+  int plan_residual() {
+    exact_heads_.clear();
+    for (int head = 0; head < config_.kv_heads; ++head) {
+      if (!exact_[size_t(head)]) continue;
+      make_exact(head);
+      exact_heads_.push_back(head);
+    }
+    if (exact_heads_.empty()) return plan_absorb();
+    stage_ = Stage::Residual;
+    return int(residual_blocks() * int64_t(exact_heads_.size()));
   }
 
   int plan_absorb() {
@@ -144,15 +163,41 @@ class AttendWork final : public CallWork {
     return piece > 0 || absorbed_;
   }
 
-  void release_residual() {
-    const int64_t bytes = int64_t(residual_.bytes());
-    residual_ = Buffer();
+  void release_rows() {
+    const int64_t bytes = int64_t(absorbed_rows_.bytes());
+    absorbed_rows_ = Buffer();
+    exact_rows_.clear();
     scratch_bytes_ -= bytes;
     state_.ledger.untouched_bytes -= bytes;
   }
 
-  double* residual(int head) const {
-    return residual_.as<double>() + int64_t(head) * config_.segment_length * padded(config_.value_dim);
+  int64_t residual_blocks() const { return (config_.segment_length + kTokens - 1) / kTokens; }
+
+  // What one head absorbs: sigma(K) in whole panels, then the residual.
+  int64_t feature_elements() const { return padded(config_.segment_length) * int64_t(config_.head_dim); }
+  int64_t absorb_elements() const {
+    return feature_elements() + config_.segment_length * int64_t(padded(config_.value_dim));
+  }
+
+  struct HeadRows {
+    void *features, *residual;
+  };
+  HeadRows rows(int head, bool exact) const {
+    if (exact) {
+      double* own = exact_rows_[size_t(head)].as<double>();
+      return {own, own + feature_elements()};
+    }
+    float* own = absorbed_rows_.as<float>() + head * absorb_elements();
+    return {own, own + feature_elements()};
+  }
+
+  // From here on this head's rows are float64.
+  void make_exact(int head) {
+    Buffer& rows = exact_rows_[size_t(head)];
+    if (rows.bytes() > 0) return;
+    const size_t bytes = size_t(absorb_elements()) * sizeof(double);
+    require_memory(bytes, "the scratch of one call", state_.ledger);
+    rows = Buffer(bytes, state_.ledger, &Ledger::scratch_bytes);
   }
 
   void attend_tile(int64_t index, int head, int64_t begin, int64_t end) {
@@ -172,21 +217,25 @@ class AttendWork final : public CallWork {
     if (overflow >= 0) failure_.note(piece.token + overflow, Site::Output);
   }
 
-  void residual_block(int64_t index, int head, int64_t begin) {
+  // False when this head must be done exactly.
+  bool residual_block(int64_t index, int head, int64_t begin, bool exact) {
     Memory memory;
     const bool read = memory_before(index, head, &memory);
     const int64_t end = std::min<int64_t>(config_.segment_length, begin + kTokens);
-    kernels_.residual({state_.dims(), cache(index).head(config_, head), begin, end,
-                       read && config_.rule == Rule::Delta ? &memory : nullptr, residual(head)},
-                      workspace());
+    const HeadRows to = rows(head, exact);
+    return kernels_.residual({state_.dims(), cache(index).head(config_, head), begin, end,
+                              read && config_.rule == Rule::Delta ? &memory : nullptr, exact, to.features, to.residual},
+                             workspace());
   }
 
   bool absorb_rows(int64_t index, int head, int begin, int end) {
     Memory memory;
     const bool read = memory_before(index, head, &memory);
-    const bool finite = kernels_.absorb({state_.dims(), cache(index).head(config_, head), residual(head), begin, end,
-                                         read ? &memory : nullptr, next_memory_.matrix(config_, head),
-                                         next_memory_.normalizer(config_, head)},
+    const bool exact = exact_[size_t(head)];
+    const HeadRows from = rows(head, exact);
+    const bool finite = kernels_.absorb({state_.dims(), cache(index).head(config_, head), exact, from.features,
+                                         from.residual, begin, end, read ? &memory : nullptr,
+                                         next_memory_.matrix(config_, head), next_memory_.normalizer(config_, head)},
                                         workspace());
     const Piece piece = pieces_[index];
     if (!finite) failure_.note(piece.token + piece.count - 1, Site::Memory);
@@ -205,9 +254,17 @@ class AttendWork final : public CallWork {
   void run_attend(int unit) {
     const int head = unit % config_.kv_heads;
     const int64_t tile = tiles_ - 1 - unit / config_.kv_heads;  // the last tile sees most keys: longest first
-    if (tile < 0) return residual_block(piece_, head, (-1 - tile) * kTokens);
+    if (tile < 0) {
+      if (!exact_[size_t(head)] && !residual_block(piece_, head, (-1 - tile) * kTokens, false)) exact_[size_t(head)] = true;
+      return;
+    }
     const int64_t rows = pieces_[piece_].count * config_.group();
     attend_tile(piece_, head, tile * tile_rows_, std::min(rows, (tile + 1) * tile_rows_));
+  }
+
+  void run_residual(int unit) {
+    const int head = exact_heads_[size_t(unit) % exact_heads_.size()];
+    residual_block(piece_, head, unit / int64_t(exact_heads_.size()) * kTokens, true);
   }
 
   void run_absorb(int unit) {
@@ -225,6 +282,13 @@ class AttendWork final : public CallWork {
     }
   }
 
+  bool whole_residual(int64_t index, int head, bool exact) {
+    for (int64_t token = 0; token < config_.segment_length; token += kTokens) {
+      if (!residual_block(index, head, token, exact) && !exact) return false;
+    }
+    return true;
+  }
+
   // False when this head's memory overflowed: nothing after it means anything.
   bool whole_piece(int64_t index, int head) {
     const Piece piece = pieces_[index];
@@ -234,7 +298,11 @@ class AttendWork final : public CallWork {
       attend_tile(index, head, row, std::min(rows, row + kTileRows));
     }
     if (!piece.completes) return true;
-    for (int64_t token = 0; token < config_.segment_length; token += kTokens) residual_block(index, head, token);
+    exact_[size_t(head)] = !whole_residual(index, head, false);
+    if (exact_[size_t(head)]) {
+      make_exact(head);
+      whole_residual(index, head, true);
+    }
     bool finite = true;
     for (int row = 0; row < config_.head_dim; row += kStateRows) {
       finite &= absorb_rows(index, head, row, std::min(config_.head_dim, row + kStateRows));
@@ -246,7 +314,10 @@ class AttendWork final : public CallWork {
   const bool absorbed_;
   SegmentCache later_segments_;  // open segment of the pieces after the first
   MemoryBuffer next_memory_;     // M and z after the last segment absorbed in this call
-  Buffer residual_;
+  Buffer absorbed_rows_;                  // of all heads, float32
+  std::vector<Buffer> exact_rows_;        // of each head that needed float64 once
+  std::vector<std::atomic<bool>> exact_;  // whether this piece's rows are float64
+  std::vector<int> exact_heads_;
 
   Stage stage_;
   int64_t piece_ = 0, span_ = 0;

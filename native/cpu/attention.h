@@ -1,10 +1,11 @@
 // Causal softmax attention inside the segment, one block of keys at a time (the scores of a tile never exceed
 // kTileRows x kBlock), then the gate between it and what the memory retrieves.
 //
-// Scores are float64: a softmax turns an absolute error of a score into a relative error of the output, and at
-// scores of 1000 one float32 ulp is 6e-5. Weights and their products with values are float32 within a block of
-// kBlock keys and float64 across blocks. Blocks lie on the segment's own grid, so a row's arithmetic is the same
-// whether its keys came in this call or long before.
+// A softmax turns an absolute error of a score into a relative error of the output. float32 scores err by 1e-7 of
+// |q| |k| scale, so float32 does the rows where that bound is at most kOrdinaryLogit and float64 the others (retrieval.h:
+// in_float_then_double). Weights are float32, and so are their products with values within a block of kBlock keys.
+// Blocks lie on the segment's own grid, so a row's arithmetic is the same whether its keys came in this call or long
+// before.
 #pragma once
 
 #include "cpu/retrieval.h"
@@ -13,213 +14,406 @@ extern "C" double exp(double);
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
+constexpr double kOrdinaryLogit = 64;
+constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.69314718055994531;
+constexpr float kLowestExponent = -100;  // less is no weight at all; 2^(-100 - 24) is still a normal number
+
+// Lower than any score.
+template <class T> constexpr T kLowest = kExact<T> ? T(-1.7976931348623157e308) : T(-3.402823466e38);
+
 // A tile of query rows on its way through the key blocks. Row r owns row r of every array.
-struct Tile {
+template <class T> struct Tile {
   int rows;
   int stride, columns;   // padded head_dim and value_dim
-  double* query;         // [stride] rotated
-  double* score;         // [kBlock] q . k, before the scale
-  float* weight;         // [kBlock] exp(score - top) / kBlock
+  T* query;              // [stride] rotated; in float32 times scale log2(e), which makes scores exponents of 2
+  T* score;              // [kBlock] q . k
+  float* weight;         // [kBlock] exp((score - top) scale) 2^power
   float* block;          // [columns] weight times values, this block
-  double* sum;           // [columns] the same, all blocks so far
-  double* top;           // largest score so far
+  T* sum;                // [columns] the same, all blocks so far
+  T* top;                // largest score so far
   double* mass;          // sum of weights so far
   double* rescale;       // what this block's new top makes of the old sum
+  int64_t* sees;         // so many keys of the segment
+  float* query_norm;     // |q|^2
+  float* key_norm;       // the largest |k|^2 of the keys seen so far
+  int power;             // the sum of all weights is at most 1: values as large as float32 holds do not overflow
 };
 
-struct Blocks {
-  float* keys;           // one panel
-  double* rotated_keys;  // one panel
+// Room for a block of keys and values where they can not be multiplied as they lie.
+template <class T> struct Blocks {
+  float* keys;           // panels of [headDim][kPanel]
+  T* rotated_keys;       // the same
+  float* norms;          // [kBlock] |k|^2
   float* values;         // [kBlock][columns]
 };
 
-inline int64_t position(const Forward& work, int64_t row) { return work.start + row / work.queries.group; }
-
-inline void rotate_query(const Forward& work, int64_t at, double* query) {
+template <class T> inline void rotate_query(const Forward& work, int64_t at, T* query) {
   const int half = work.dims.head_dim / 2;
   const int64_t panel = at / kPanel * half * kPanel + at % kPanel;
   for (int i = 0; i < half; ++i) {
     const double cosine = work.rotary->cosines[panel + i * kPanel], sine = work.rotary->sines[panel + i * kPanel];
     const double a = query[i], b = query[i + half];
-    query[i] = a * cosine - b * sine;
-    query[i + half] = b * cosine + a * sine;
+    query[i] = T(a * cosine - b * sine);
+    query[i + half] = T(b * cosine + a * sine);
   }
 }
 
-// Scores of all rows against one panel of 16 keys.
-inline void score_panel(const Forward& work, const Tile& tile, const Blocks& blocks, int first_row, int64_t first_key,
-                        double* score) {
-  const Dims& dims = work.dims;
-  const int rows = tile.rows - first_row;
-  const double* query = tile.query + int64_t(first_row) * tile.stride;
-  double* to = score + int64_t(first_row) * kBlock;
-  const int64_t rest = work.segment.length - first_key;
-  const int width = rest < kPanel ? int(rest) : kPanel;
-  const int64_t offset = first_key * dims.head_dim;
-
-  if (dims.element == Element::F32 && width == kPanel && !work.rotary) {
-    matmul(rows, kPanel, dims.head_dim, query, tile.stride, static_cast<const float*>(work.segment.keys) + offset,
-           kPanel, to, kBlock);
-    return;
+template <class T> inline Vector<T> load_turn(const double* from) {
+  if constexpr (kExact<T>) {
+    return load<double>(from);
+  } else {
+    return narrow(load<double>(from), load<double>(from + kLanes<double>));
   }
-  for (int i = 0; i < dims.head_dim; ++i) {
-    float* lane = blocks.keys + i * kPanel;
-    decode(dims.element, work.segment.keys, offset + int64_t(i) * width, width, lane);
-    for (int key = width; key < kPanel; ++key) lane[key] = 0;
-  }
-  if (!work.rotary) {
-    matmul(rows, kPanel, dims.head_dim, query, tile.stride, blocks.keys, kPanel, to, kBlock);
-    return;
-  }
-  const int half = dims.head_dim / 2;
-  const double* cosines = work.rotary->cosines + first_key * half;
-  const double* sines = work.rotary->sines + first_key * half;
-  for (int i = 0; i < half * kPanel; i += kLanes<double>) {
-    const Doubles a = load<double>(blocks.keys + i), b = load<double>(blocks.keys + half * kPanel + i);
-    const Doubles cosine = load<double>(cosines + i), sine = load<double>(sines + i);
-    store(blocks.rotated_keys + i, a * cosine - b * sine);
-    store(blocks.rotated_keys + half * kPanel + i, b * cosine + a * sine);
-  }
-  matmul(rows, kPanel, dims.head_dim, query, tile.stride, blocks.rotated_keys, kPanel, to, kBlock);
 }
 
-// Turns one row of scores into weights; false when a scaled score is beyond float32's range. `keys`, a multiple of
-// kPanel, bounds what any row of the tile sees of the block; this row sees the first `visible` of them.
-inline bool weigh(const Tile& tile, double scale, int row, int keys, int visible) {
-  double* score = tile.score + int64_t(row) * kBlock;
-  float* weight = tile.weight + int64_t(row) * kBlock;
-  for (int key = visible; key < keys; ++key) score[key] = score[0];
-
-  Doubles high = load<double>(score), low = high;
-  for (int key = kLanes<double>; key < keys; key += kLanes<double>) {
-    const Doubles scores = load<double>(score + key);
-    high = maximum(high, scores);
-    low = minimum(low, scores);
+// float32 copies of so many keys, zeros where the last panel ends early.
+inline void copy_keys(const Forward& work, int64_t first_key, int keys, float* to) {
+  const int head_dim = work.dims.head_dim;
+  const int64_t whole = work.segment.length / kPanel * kPanel, rest = work.segment.length - whole;
+  const int64_t ready = first_key + keys <= whole ? keys : whole - first_key;
+  decode(work.dims.element, work.segment.keys, first_key * head_dim, ready * head_dim, to);
+  if (ready == keys) return;
+  for (int i = 0; i < head_dim; ++i) {
+    float* lane = to + ready * head_dim + i * kPanel;
+    decode(work.dims.element, work.segment.keys, whole * head_dim + i * rest, rest, lane);
+    for (int64_t key = rest; key < kPanel; ++key) lane[key] = 0;
   }
-  const double highest = reduce(high, [](double a, double b) { return a > b ? a : b; });
-  const double lowest = reduce(low, [](double a, double b) { return a < b ? a : b; });
-  const double top = highest > tile.top[row] ? highest : tile.top[row];
+}
 
-  Floats total{};
-  for (int key = 0; key < keys; key += kLanes<float>) {
-    const Doubles first = load<double>(score + key), second = load<double>(score + key + kLanes<double>);
-    Floats weights = exp_over_block(narrow((first - top) * scale, (second - top) * scale));
-    if (key + kLanes<float> > visible) {
-      store(weight + key, weights);
-      for (int hidden = visible > key ? visible : key; hidden < key + kLanes<float>; ++hidden) weight[hidden] = 0;
-      weights = load<float>(weight + key);
+template <class T> inline void rotate_panel(const Forward& work, const float* keys, int64_t first_key, T* rotated) {
+  const int64_t half = work.dims.head_dim / 2 * int64_t(kPanel);
+  const double* cosines = work.rotary->cosines + first_key / kPanel * half;
+  const double* sines = work.rotary->sines + first_key / kPanel * half;
+  for (int64_t i = 0; i < half; i += kLanes<T>) {
+    const Vector<T> a = load<T>(keys + i), b = load<T>(keys + half + i);
+    const Vector<T> cosine = load_turn<T>(cosines + i), sine = load_turn<T>(sines + i);
+    store(rotated + i, a * cosine - b * sine);
+    store(rotated + half + i, b * cosine + a * sine);
+  }
+}
+
+template <class B> inline Right<B> key_panels(const B* panels, int head_dim) {
+  return {panels, kPanel, int64_t(head_dim) * kPanel};
+}
+
+// |k|^2 of some panels of 16 keys; all of a block's at once, because each is one chain of additions.
+template <int V, class B> inline void panel_norms(Right<B> keys, int head_dim, float* norms) {
+  Floats sum[V] = {};
+  for (int i = 0; i < head_dim; ++i) {
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) {
+      const Floats component = load<float>(keys.column(v * kLanes<float>) + i * keys.stride);
+      sum[v] += component * component;
     }
+  }
+#pragma GCC unroll 16
+  for (int v = 0; v < V; ++v) store(norms + v * kLanes<float>, sum[v]);
+}
+template <class B> inline void key_norms(Right<B> keys, int count, int head_dim, float* norms) {
+  if (count == kBlock) return panel_norms<kBlock / kLanes<float>>(keys, head_dim, norms);
+  for (int key = 0; key < count; key += kPanel) {
+    panel_norms<kPanel / kLanes<float>>(keys.from_column(key), head_dim, norms + key);
+  }
+}
+
+// One row's scores against V vectors of keys, and the norms of these, on one reading of the keys: a token alone is as fast
+// as its keys come from memory. The scores are matmul's, bit by bit.
+template <int V, class B>
+inline void score_and_measure(const float* query, Right<B> keys, int head_dim, float* scores, float* norms) {
+  Floats score[V], norm[V];
+#pragma GCC unroll 16
+  for (int v = 0; v < V; ++v) score[v] = norm[v] = Floats{};
+  for (int i = 0; i < head_dim; ++i) {
+    const Floats component = broadcast(query[i]);
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) {
+      const Floats key = load<float>(keys.column(v * kLanes<float>) + i * keys.stride);
+      score[v] += component * key;
+      norm[v] += key * key;
+    }
+  }
+#pragma GCC unroll 16
+  for (int v = 0; v < V; ++v) {
+    store(scores + v * kLanes<float>, score[v]);
+    store(norms + v * kLanes<float>, norm[v]);
+  }
+}
+template <class B>
+inline void score_one_row(const float* query, Right<B> keys, int count, int head_dim, float* scores, float* norms) {
+  constexpr int step = 4 * kLanes<float>;  // eight chains
+  int key = 0;
+  for (; key + step <= count; key += step) {
+    score_and_measure<4>(query, keys.from_column(key), head_dim, scores + key, norms + key);
+  }
+  for (; key < count; key += kPanel) {
+    score_and_measure<kPanel / kLanes<float>>(query, keys.from_column(key), head_dim, scores + key, norms + key);
+  }
+}
+
+// Calls body(panels) once, with the first `keys`, a multiple of kPanel, of a block as they are to be multiplied. Many rows want their float32 keys made once; one or two are faster with the keys where they are.
+template <class T, class Body>
+inline void with_keys(const Forward& work, const Blocks<T>& blocks, int64_t first_key, int keys, int rows, Body body) {
+  const int head_dim = work.dims.head_dim;
+  const bool whole = first_key + keys <= work.segment.length;
+  if (whole && !work.rotary && (work.dims.element == Element::F32 || (rows <= 2 && !kExact<T>))) {
+    with_element(work.dims.element, [&](auto stored) {
+      using S = typename decltype(stored)::type;
+      if constexpr (!kExact<T> || sizeof(S) == sizeof(float)) {
+        const auto panels = key_panels(static_cast<const S*>(work.segment.keys) + first_key * head_dim, head_dim);
+        body(panels);
+      }
+    });
+    return;
+  }
+  copy_keys(work, first_key, keys, blocks.keys);
+  const auto panels = key_panels(static_cast<const float*>(blocks.keys), head_dim);
+  if (!work.rotary) return body(panels);
+  for (int key = 0; key < keys; key += kPanel) {
+    rotate_panel(work, blocks.keys + int64_t(key) * head_dim, first_key + key,
+                 blocks.rotated_keys + int64_t(key) * head_dim);
+  }
+  body(key_panels(static_cast<const T*>(blocks.rotated_keys), head_dim));
+}
+
+// Scores as exponents of 2, at most 0.
+inline Floats exponents(const double* scores, double top, double scale) {
+  const double unit = scale * kLog2E;
+  return narrow((load<double>(scores) - top) * unit, (load<double>(scores + kLanes<double>) - top) * unit);
+}
+inline Floats exponents(const float* scores, float top, double) { return load<float>(scores) - top; }
+
+// A row's first `keys` scores as weights, none for those from `visible` on. Returns their sum.
+template <bool masked, class T>
+inline float exponentials(const T* score, T top, double scale, int keys, int visible, int power, float* weight) {
+  Floats total{};
+#pragma GCC unroll 8
+  for (int key = 0; key < keys; key += kLanes<float>) {
+    const Floats exponent = exponents(score + key, top, scale), lowest = broadcast(kLowestExponent);
+    Floats weights = power_of_two(maximum(exponent, lowest), power);
+    weights = exponent > lowest ? weights : Floats{};
+    if (masked) weights = lane_numbers() + key < visible ? weights : Floats{};
     store(weight + key, weights);
     total += weights;
   }
-
-  tile.rescale[row] = top > tile.top[row] ? exp((tile.top[row] - top) * scale) : 1.0;
-  tile.mass[row] = tile.mass[row] * tile.rescale[row] + double(reduce(total, [](float a, float b) { return a + b; }));
-  tile.top[row] = top;
-  return highest * scale <= 3.402823466e38 && lowest * scale >= -3.402823466e38;
+  return reduce(total, [](float a, float b) { return a + b; });
 }
 
-inline const float* block_values(const Forward& work, const Tile& tile, const Blocks& blocks, int64_t first_key,
-                                 int keys) {
+// A row's largest score so far, and what that makes of its sum; false when a scaled score is beyond float32's range.
+// `keys`, a multiple of kPanel, bounds what any row of the tile sees of the block; this row sees the first `visible`.
+template <class T> inline bool raise_top(const Tile<T>& tile, double scale, int row, int keys, int visible) {
+  T* score = tile.score + int64_t(row) * kBlock;
+  T lowest = 0;
+  if (kExact<T>) {
+    for (int key = 0; key < visible; ++key) lowest = score[key] < lowest ? score[key] : lowest;
+  }
+  for (int key = visible; key < keys; ++key) score[key] = score[0];
+  Vector<T> high = load<T>(score);
+#pragma GCC unroll 16
+  for (int key = kLanes<T>; key < keys; key += kLanes<T>) high = maximum(high, load<T>(score + key));
+  const T highest = reduce(high, [](T a, T b) { return a > b ? a : b; });
+  const T top = highest > tile.top[row] ? highest : tile.top[row];
+  tile.rescale[row] = tile.mass[row] == 0      ? 0.0
+                      : top > tile.top[row] ? exp((double(tile.top[row]) - double(top)) * (kExact<T> ? scale : kLn2))
+                                            : 1.0;
+  tile.top[row] = top;
+  return !kExact<T> || (highest * scale <= 3.402823466e38 && lowest * scale >= -3.402823466e38);
+}
+
+// Turns one row of scores into weights.
+template <class T> inline void weigh(const Tile<T>& tile, double scale, int row, int keys, int visible) {
+  const T* score = tile.score + int64_t(row) * kBlock;
+  float* weight = tile.weight + int64_t(row) * kBlock;
+  const float total = visible == kBlock
+                          ? exponentials<false>(score, tile.top[row], scale, kBlock, kBlock, tile.power, weight)
+                          : exponentials<true>(score, tile.top[row], scale, keys, visible, tile.power, weight);
+  tile.mass[row] = tile.mass[row] * tile.rescale[row] + double(total);
+}
+
+// Calls body(values) once, with `keys` rows of padded(valueDim) values as they are to be multiplied.
+template <class T, class Body>
+inline void with_values(const Forward& work, const Tile<T>& tile, const Blocks<T>& blocks, int64_t first_key, int keys,
+                        int rows, Body body) {
   const Dims& dims = work.dims;
-  const int64_t offset = first_key * dims.value_dim;
-  if (dims.element == Element::F32 && tile.columns == dims.value_dim) {
-    return static_cast<const float*>(work.segment.values) + offset;
+  with_element(dims.element, [&](auto stored) {
+    using S = typename decltype(stored)::type;
+    const S* values = static_cast<const S*>(work.segment.values) + first_key * dims.value_dim;
+    if (tile.columns == dims.value_dim && (sizeof(S) == sizeof(float) || rows <= 2)) {
+      return body(Right<S>{values, dims.value_dim});
+    }
+    for (int key = 0; key < keys; ++key) {
+      float* row = blocks.values + int64_t(key) * tile.columns;
+      for (int j = 0; j < dims.value_dim; ++j) row[j] = decltype(stored)::decode(values[int64_t(key) * dims.value_dim + j]);
+      for (int j = dims.value_dim; j < tile.columns; ++j) row[j] = 0;
+    }
+    body(Right<float>{blocks.values, tile.columns});
+  });
+}
+
+// Of the first `count` norms, none of which is negative.
+inline float largest_of(const float* norms, int count) {
+  Floats largest{};
+  for (int i = 0; i < count; i += kLanes<float>) {
+    largest = maximum(largest, lane_numbers() + i < count ? load<float>(norms + i) : Floats{});
   }
-  for (int key = 0; key < keys; ++key) {
-    float* row = blocks.values + int64_t(key) * tile.columns;
-    decode(dims.element, work.segment.values, offset + int64_t(key) * dims.value_dim, dims.value_dim, row);
-    for (int j = dims.value_dim; j < tile.columns; ++j) row[j] = 0;
-  }
-  return blocks.values;
+  return reduce(largest, [](float a, float b) { return a > b ? a : b; });
 }
 
 // One block of keys for all rows that can see it. Returns the first row whose score overflows, or -1.
-inline int attend_block(const Forward& work, const Tile& tile, const Blocks& blocks, int64_t first_key) {
+template <class T>
+inline int attend_block(const Forward& work, const Tile<T>& tile, const Blocks<T>& blocks, int64_t first_key) {
   int first_row = 0;
-  while (position(work, work.queries.begin + first_row) < first_key) ++first_row;
-  const int64_t seen = position(work, work.queries.end - 1) + 1 - first_key;
-  const int keys = seen < kBlock ? int(seen) : kBlock;
-
-  const int scored = padded(keys);
-  for (int key = 0; key < scored; key += kPanel) {
-    score_panel(work, tile, blocks, first_row, first_key + key, tile.score + key);
-  }
-  int overflow = -1;
-  for (int row = first_row; row < tile.rows; ++row) {
-    const int64_t visible = position(work, work.queries.begin + row) + 1 - first_key;
-    if (!weigh(tile, work.scale, row, scored, visible < kBlock ? int(visible) : kBlock) && overflow < 0) overflow = row;
-  }
-  const float* values = block_values(work, tile, blocks, first_key, keys);
-  matmul(tile.rows - first_row, tile.columns, keys, tile.weight + int64_t(first_row) * kBlock, kBlock, values,
-         tile.columns, tile.block + int64_t(first_row) * tile.columns, tile.columns);
-  for (int row = first_row; row < tile.rows; ++row) {
-    double* sum = tile.sum + int64_t(row) * tile.columns;
-    const float* block = tile.block + int64_t(row) * tile.columns;
-    for (int j = 0; j < tile.columns; j += kLanes<double>) {
-      store(sum + j, load<double>(sum + j) * tile.rescale[row] + load<double>(block + j));
+  while (tile.sees[first_row] <= first_key) ++first_row;
+  auto visible = [&](int row) {
+    const int64_t keys = tile.sees[row] - first_key;
+    return keys < kBlock ? int(keys) : kBlock;
+  };
+  const int keys = visible(tile.rows - 1), rows = tile.rows - first_row;
+  // On the diagonal a few rows at a time, which leave out the keys that none of them sees.
+  constexpr int kFewRows = 2 * kMaxRows;
+  const int step = visible(first_row) == kBlock ? rows : kFewRows;
+  auto in_groups = [&](auto body) {
+    for (int row = first_row; row < tile.rows; row += step) {
+      const int end = row + step < tile.rows ? row + step : tile.rows;
+      body(row, end - row, visible(end - 1));
     }
+  };
+
+  int overflow = -1;
+  float largest = 0;
+  with_keys(work, blocks, first_key, padded(keys), rows, [&](auto panels) {
+    if constexpr (!kExact<T>) {  // turned keys are as long as they were
+      if (rows == 1) {
+        return score_one_row(tile.query + int64_t(first_row) * tile.stride, panels, padded(keys), work.dims.head_dim,
+                             tile.score + int64_t(first_row) * kBlock, blocks.norms);
+      }
+      key_norms(panels, padded(keys), work.dims.head_dim, blocks.norms);
+    }
+    in_groups([&](int row, int count, int seen) {
+      matmul(count, padded(seen), work.dims.head_dim, Left<T>{tile.query + int64_t(row) * tile.stride, tile.stride}, panels,
+             tile.score + int64_t(row) * kBlock, kBlock);
+    });
+  });
+  in_groups([&](int first, int count, int seen) {
+    for (int row = first; row < first + count; ++row) {
+      if (!raise_top(tile, work.scale, row, padded(seen), visible(row)) && overflow < 0) overflow = row;
+      if constexpr (!kExact<T>) {
+        if (row == first_row || visible(row) != visible(row - 1)) largest = largest_of(blocks.norms, visible(row));
+        tile.key_norm[row] = largest > tile.key_norm[row] ? largest : tile.key_norm[row];
+      }
+    }
+    for (int row = first; row < first + count; ++row) weigh(tile, work.scale, row, padded(seen), visible(row));
+  });
+  with_values(work, tile, blocks, first_key, keys, rows, [&](auto values) {
+    in_groups([&](int row, int count, int seen) {
+      matmul(count, tile.columns, seen, Left<float>{tile.weight + int64_t(row) * kBlock, kBlock}, values,
+             tile.block + int64_t(row) * tile.columns, tile.columns);
+    });
+  });
+  for (int row = first_row; row < tile.rows; ++row) {
+    T* sum = tile.sum + int64_t(row) * tile.columns;
+    const float* block = tile.block + int64_t(row) * tile.columns;
+    const T rescale = T(tile.rescale[row]);
+    for (int j = 0; j < tile.columns; j += kLanes<T>) store(sum + j, load<T>(sum + j) * rescale + load<T>(block + j));
   }
   return overflow;
 }
 
-inline int64_t forward(const Forward& work, void* memory_block) {
+// Whether float32 scores are good enough. Both norms are at most 2^120 where it says so, hence every product q . k finite.
+inline bool is_ordinary(float query_norm, float key_norm, double scale) {
+  return query_norm <= 0x1p120f && key_norm <= 0x1p120f &&
+         double(query_norm) * double(key_norm) * scale * scale <= kOrdinaryLogit * kOrdinaryLogit;
+}
+
+template <class T> inline int64_t forward_rows(const Forward& work, void* memory_block, bool* trusted) {
   const Dims& dims = work.dims;
   Workspace workspace(memory_block);
-  Tile tile;
+  Tile<T> tile;
   tile.rows = int(work.queries.end - work.queries.begin);
   tile.stride = padded(dims.head_dim);
   tile.columns = padded(dims.value_dim);
-  tile.query = workspace.take<double>(size_t(kTileRows) * tile.stride);
-  tile.score = workspace.take<double>(size_t(kTileRows) * kBlock);
+  tile.query = workspace.take<T>(size_t(kTileRows) * tile.stride);
+  tile.score = workspace.take<T>(size_t(kTileRows) * kBlock);
   tile.weight = workspace.take<float>(size_t(kTileRows) * kBlock);
   tile.block = workspace.take<float>(size_t(kTileRows) * tile.columns);
-  tile.sum = workspace.take<double>(size_t(kTileRows) * tile.columns);
-  tile.top = workspace.take<double>(kTileRows);
+  tile.sum = workspace.take<T>(size_t(kTileRows) * tile.columns);
+  tile.top = workspace.take<T>(kTileRows);
   tile.mass = workspace.take<double>(kTileRows);
   tile.rescale = workspace.take<double>(kTileRows);
-  double* features = workspace.take<double>(size_t(kTileRows) * tile.stride);
-  double* retrieved = workspace.take<double>(size_t(kTileRows) * tile.columns);
-  Blocks blocks;
-  blocks.keys = workspace.take<float>(size_t(kPanel) * dims.head_dim);
-  blocks.rotated_keys = workspace.take<double>(size_t(kPanel) * dims.head_dim);
+  tile.sees = workspace.take<int64_t>(kTileRows);
+  tile.query_norm = workspace.take<float>(kTileRows);
+  tile.key_norm = workspace.take<float>(kTileRows);
+  T* features = workspace.take<T>(size_t(kTileRows) * tile.stride);
+  T* retrieved = workspace.take<T>(size_t(kTileRows) * tile.columns);
+  Blocks<T> blocks;
+  tile.power = -6;
+  while (work.segment.length >> -tile.power > 1 && tile.power > -24) --tile.power;
+  blocks.keys = workspace.take<float>(size_t(kBlock) * dims.head_dim);
+  blocks.rotated_keys = workspace.take<T>(size_t(kBlock) * dims.head_dim);
+  blocks.norms = workspace.take<float>(kBlock);
   blocks.values = workspace.take<float>(size_t(kBlock) * tile.columns);
 
   for (int row = 0; row < tile.rows; ++row) {
     const int64_t source = work.queries.begin + row;
-    double* query = tile.query + int64_t(row) * tile.stride;
-    double* feature = features + int64_t(row) * tile.stride;
+    T* query = tile.query + int64_t(row) * tile.stride;
+    T* feature = features + int64_t(row) * tile.stride;
     decode(dims.element, work.queries.data, row_offset(work.queries, dims.head_dim, source), dims.head_dim, query);
     for (int i = dims.head_dim; i < tile.stride; ++i) query[i] = 0;
-    for (int i = 0; i < tile.stride; ++i) feature[i] = query[i];  // the memory takes q before its rotation
-    if (work.memory) apply_sigma(feature, dims.head_dim);
-    if (work.rotary) rotate_query(work, position(work, source), query);
+    if constexpr (!kExact<T>) {
+      Floats squares{};
+      for (int i = 0; i < tile.stride; i += kLanes<float>) squares += load<float>(query + i) * load<float>(query + i);
+      tile.query_norm[row] = reduce(squares, [](float a, float b) { return a + b; });
+      tile.key_norm[row] = 0;
+    }
+    if (work.memory) {  // it takes q before its rotation
+      for (int i = 0; i < tile.stride; i += kLanes<T>) store(feature + i, sigma(load<T>(query + i)));
+      for (int i = dims.head_dim; i < tile.stride; ++i) feature[i] = 0;
+    }
+    tile.sees[row] = work.start + source / work.queries.group + 1;
+    if (work.rotary) rotate_query(work, tile.sees[row] - 1, query);
+    if constexpr (!kExact<T>) {
+      for (int i = 0; i < tile.stride; i += kLanes<T>) store(query + i, load<T>(query + i) * float(work.scale * kLog2E));
+    }
     for (int j = 0; j < tile.columns; ++j) tile.sum[int64_t(row) * tile.columns + j] = 0;
-    tile.top[row] = -1.7976931348623157e308;
+    tile.top[row] = kLowest<T>;
     tile.mass[row] = 0;
   }
 
   int bad = -1;  // first row in overflow
-  const int64_t last = position(work, work.queries.end - 1);
-  for (int64_t key = 0; key <= last; key += kBlock) {
+  for (int64_t key = 0; key < tile.sees[tile.rows - 1]; key += kBlock) {
     const int row = attend_block(work, tile, blocks, key);
     if (row >= 0 && (bad < 0 || row < bad)) bad = row;
   }
-  if (work.memory) read_memory(dims, *work.memory, tile.rows, features, tile.stride, retrieved, workspace);
+  if (work.memory) {
+    read_memory(dims, *work.memory, tile.rows, features, tile.stride, retrieved, trusted, workspace);
+  }
 
   const Rows place{nullptr, work.output_stride, work.queries.group, 0, 0};
   for (int row = 0; row < tile.rows; ++row) {
+    if constexpr (!kExact<T>) {
+      if (!is_ordinary(tile.query_norm[row], tile.key_norm[row], work.scale)) trusted[row] = false;
+    }
     const int head = int((work.queries.begin + row) % work.queries.group);
-    const double local = work.gate_rest[head] / tile.mass[row];
-    double* sum = tile.sum + int64_t(row) * tile.columns;
-    const double* read = retrieved + int64_t(row) * tile.columns;
-    for (int j = 0; j < tile.columns; ++j) {
-      sum[j] = sum[j] * local + (work.memory ? work.gate[head] * read[j] : 0.0);
+    const T local = T(work.gate_rest[head] / tile.mass[row]), gate = T(work.gate[head]);
+    T* sum = tile.sum + int64_t(row) * tile.columns;
+    const T* read = retrieved + int64_t(row) * tile.columns;
+    for (int j = 0; j < tile.columns; j += kLanes<T>) {
+      Vector<T> mixed = load<T>(sum + j) * local;
+      if (work.memory) mixed += gate * load<T>(read + j);
+      store(sum + j, mixed);
     }
     const int64_t at = row_offset(place, dims.value_dim, work.queries.begin + row);
-    if (!encode(dims.element, sum, dims.value_dim, work.output, at) && (bad < 0 || row < bad)) bad = row;
+    if (encode(dims.element, sum, dims.value_dim, work.output, at)) continue;
+    if (!kExact<T>) trusted[row] = false;
+    if (bad < 0 || row < bad) bad = row;
   }
   return bad < 0 ? -1 : (work.queries.begin + bad) / work.queries.group;
+}
+
+inline int64_t forward(const Forward& work, void* block) {
+  // What float32 loses of tiny products, a scale beyond this would make visible.
+  return in_float_then_double(work, work.scale <= 0x1p20, [&](auto type, const Forward& rows, bool* trusted) {
+    return forward_rows<decltype(type)>(rows, block, trusted);
+  });
 }
 
 }  // namespace infini::cpu::INFINI_SIMD_LEVEL

@@ -14,33 +14,6 @@ extern "C" double tanh(double);
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
-struct BFloat16 { uint16_t bits; };
-struct Float16 { uint16_t bits; };
-
-template <class T> inline Floats load(const BFloat16* from) requires(sizeof(T) == 4) {
-#if defined(__AVX512F__)
-  return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16);
-#elif defined(__AVX2__)
-  return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)from)), 16);
-#else
-  float lanes[kLanes<float>];
-  for (int lane = 0; lane < kLanes<float>; ++lane) lanes[lane] = from_bfloat16(from[lane].bits);
-  return load<float>(lanes);
-#endif
-}
-
-template <class T> inline Floats load(const Float16* from) requires(sizeof(T) == 4) {
-#if defined(__AVX512F__)
-  return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
-#elif defined(__AVX2__)
-  return (Floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
-#else
-  float lanes[kLanes<float>];
-  for (int lane = 0; lane < kLanes<float>; ++lane) lanes[lane] = from_float16(from[lane].bits);
-  return load<float>(lanes);
-#endif
-}
-
 inline float activate(Act act, float value) {
   const double x = value;
   switch (act) {
@@ -54,7 +27,7 @@ inline float activate(Act act, float value) {
 // x / (1 + e^-x), in vectors: the usual one, and as long as a small model's products otherwise.
 inline Floats silu(Floats x) {
   const Floats zero{};
-  const Floats decay = exp_over_block(x < zero ? x : -x) * float(kBlock);  // e^-|x|
+  const Floats decay = exp_float(x < zero ? x : -x);  // e^-|x|
   return (x < zero ? x * decay : x) / (1.0f + decay);
 }
 
@@ -67,8 +40,8 @@ template <class W> inline void linear_panels(const Linear& work, const W* panels
     const int columns = work.outputs - first < kOutputs ? int(work.outputs - first) : kOutputs;
     for (int64_t begin = 0; begin < work.rows; begin += kTileRows) {
       const int rows = work.rows - begin < kTileRows ? int(work.rows - begin) : kTileRows;
-      matmul(rows, padded(columns), work.inputs, work.x + begin * work.x_stride, work.x_stride, weights, kOutputs, tile,
-             kOutputs);
+      matmul(rows, padded(columns), work.inputs, Left<float>{work.x + begin * work.x_stride, work.x_stride}, Right<W>{weights, kOutputs},
+             tile, kOutputs);
       for (int row = 0; row < rows; ++row) {
         float* from = tile + row * kOutputs;
         float* to = work.y + (begin + row) * work.y_stride + first;
@@ -93,11 +66,9 @@ template <class W> inline void linear_panels(const Linear& work, const W* panels
 }
 
 inline void linear(const Linear& work) {
-  switch (work.element) {
-    case Element::BF16: return linear_panels(work, static_cast<const BFloat16*>(work.panels));
-    case Element::F16: return linear_panels(work, static_cast<const Float16*>(work.panels));
-    default: return linear_panels(work, static_cast<const float*>(work.panels));
-  }
+  with_element(work.element, [&](auto stored) {
+    linear_panels(work, static_cast<const typename decltype(stored)::type*>(work.panels));
+  });
 }
 
 // Stored elements, every `stride`-th, as float32: a row of W out of its panels, or a norm.

@@ -30,9 +30,9 @@ const Kernels& choose() {
 #if defined(INFINI_HAVE_AVX2)
   if (has_avx2()) levels[count++] = &avx2::kernels;
 #endif
-  levels[count++] = &baseline::kernels;
+  levels[count++] = &portable::kernels;
 
-  const char* wish = std::getenv("INFINI_STREAM_SIMD");
+  const char* wish = std::getenv("INFINI_CPU");
   for (int i = 0; wish && i < count; ++i) {
     if (std::strcmp(wish, levels[i]->name) == 0) return *levels[i];
   }
@@ -50,9 +50,9 @@ const Kernels& select_kernels() {
 size_t workspace_bytes(int head_dim, int value_dim) {
   const size_t key = padded(head_dim), value = padded(value_dim);
   const size_t rows = kTileRows;
-  const size_t tile = rows * (2 * key * 8 + kBlock * 12 + value * (8 + 8 + 4) + 3 * 8);
-  const size_t blocks = kPanel * key * 12 + kBlock * value * 4 + key * value * 4 + key * 8;
-  const size_t state = kStateRows * (kTokens * 8 + value * 16 + 8);
+  const size_t tile = rows * (2 * key * 8 + kBlock * 12 + value * (8 + 8 + 4) + 5 * 8);
+  const size_t blocks = kBlock * (key * 12 + value * 4 + 4) + key * value * 4 + key * 8;
+  const size_t state = kStateRows * (kTokens * 8 + value * 16 + 8 * 8);
   return tile + blocks + state + 4096;
 }
 

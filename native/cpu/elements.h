@@ -39,18 +39,46 @@ inline uint16_t to_float16(float value) {
   return sign | uint16_t((magnitude - 0x38000000) >> 13);
 }
 
+// 16-bit elements where they lie: load() makes float32 lanes of them.
+struct BFloat16 { uint16_t bits; };
+struct Float16 { uint16_t bits; };
+
+template <class T> inline Floats load(const BFloat16* from) requires(sizeof(T) == 4) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)from)), 16);
+#else
+  float lanes[kLanes<float>];
+  for (int lane = 0; lane < kLanes<float>; ++lane) lanes[lane] = from_bfloat16(from[lane].bits);
+  return load<float>(lanes);
+#endif
+}
+
+template <class T> inline Floats load(const Float16* from) requires(sizeof(T) == 4) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+#elif defined(__AVX2__)
+  return (Floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
+#else
+  float lanes[kLanes<float>];
+  for (int lane = 0; lane < kLanes<float>; ++lane) lanes[lane] = from_float16(from[lane].bits);
+  return load<float>(lanes);
+#endif
+}
+
 template <Element> struct Stored;
 template <> struct Stored<Element::F32> {
   using type = float;
   static float decode(float value) { return value; }
 };
 template <> struct Stored<Element::BF16> {
-  using type = uint16_t;
-  static float decode(uint16_t value) { return from_bfloat16(value); }
+  using type = BFloat16;
+  static float decode(BFloat16 value) { return from_bfloat16(value.bits); }
 };
 template <> struct Stored<Element::F16> {
-  using type = uint16_t;
-  static float decode(uint16_t value) { return from_float16(value); }
+  using type = Float16;
+  static float decode(Float16 value) { return from_float16(value.bits); }
 };
 
 // Run-time element type to template argument: the only place where that happens.
@@ -71,19 +99,19 @@ template <class T> inline void decode(Element element, const void* data, int64_t
 
 // Writes a row of results; false when one does not fit the type. "+ 0.0" turns -0 into 0: whether a masked key
 // was absent or weighted by zero must not show. Without a branch, so that the compiler makes vectors of it.
-inline bool encode(Element element, const double* row, int64_t count, void* data, int64_t offset) {
+template <class T> inline bool encode(Element element, const T* row, int64_t count, void* data, int64_t offset) {
   uint32_t overflow = 0;
   if (element == Element::F32) {
     float* to = static_cast<float*>(data) + offset;
     for (int64_t i = 0; i < count; ++i) {
-      to[i] = float(row[i] + 0.0);
+      to[i] = float(row[i] + T(0));
       overflow |= (bits_as<uint32_t>(to[i]) & 0x7f800000) == 0x7f800000;
     }
   } else {
     uint16_t* to = static_cast<uint16_t*>(data) + offset;
     const uint16_t exponent = element == Element::BF16 ? 0x7f80 : 0x7c00;
     for (int64_t i = 0; i < count; ++i) {
-      const float value = float(row[i] + 0.0);
+      const float value = float(row[i] + T(0));
       to[i] = element == Element::BF16 ? to_bfloat16(value) : to_float16(value);
       overflow |= (to[i] & exponent) == exponent;
     }

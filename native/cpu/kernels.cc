@@ -1,6 +1,7 @@
 // Compiled once for each SIMD level, into a namespace of that name.
 #include "cpu/attention.h"
 #include "cpu/dense.h"
+#include "cpu/floor_kernels.h"
 #include "cpu/state.h"
 
 #define INFINI_TEXT_OF(name) #name
@@ -9,6 +10,6 @@
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
 const Kernels kernels = {INFINI_TEXT(INFINI_SIMD_LEVEL), find_non_finite, forward, retrieve, residual, absorb,
-                         linear, decode_strided, normalize};
+                         linear, decode_strided, normalize, multiply_adds, read_through};
 
 }  // namespace infini::cpu::INFINI_SIMD_LEVEL

@@ -16,7 +16,7 @@ constexpr int kTokens = 64;     // tokens per step of the state update
 constexpr int kTileRows = 60;   // query rows per tile, at most: a multiple of the register tile's 6 or 12 rows
 constexpr int kStateRows = 32;  // rows of M per unit of the state update, at most
 
-static constexpr int padded(int columns) { return (columns + 15) / 16 * 16; }
+template <class T> constexpr T padded(T columns) { return (columns + 15) / 16 * 16; }
 
 // The open segment of one key-value head, as it lies in a stream's cache.
 struct Segment {
@@ -78,14 +78,18 @@ struct Residual {
   Segment segment;
   int64_t begin, end;          // tokens, at most kTokens, begin a multiple of kTokens
   const Memory* memory;        // null: nothing to subtract
-  double* residual;            // [length][padded(valueDim)]
+  bool exact;                  // in float64; else in float32
+  void* features;              // sigma(K), of that type, in panels as the keys; whole panels
+  void* residual;              // U, of that type, [length][padded(valueDim)]
 };
 
 // Rows of M' = M + sigma(K)^T U and z' = z + sum sigma(k).
 struct Absorb {
   Dims dims;
   Segment segment;
-  const double* residual;
+  bool exact;                  // as for the residual, whose results these are
+  const void* features;
+  const void* residual;
   int begin, end;              // rows of M, at most kStateRows
   const Memory* memory;        // the old state; null: zeros
   float* matrix;               // the new state; may be the old one's arrays
@@ -119,23 +123,27 @@ struct Kernels {
   // Each returns the first token (of the rows' call) whose logit or output overflows, or -1.
   int64_t (*forward)(const Forward& work, void* workspace);
   int64_t (*retrieve)(const Retrieve& work, void* workspace);
-  void (*residual)(const Residual& work, void* workspace);
+  // False when the head's whole segment must be done exactly.
+  bool (*residual)(const Residual& work, void* workspace);
   // False when a new element of M is not finite.
   bool (*absorb)(const Absorb& work, void* workspace);
   // The dense layers of a model.
   void (*linear)(const Linear& work);
   void (*decode_strided)(Element element, const void* from, int64_t stride, int64_t count, float* to);
   void (*normalize)(const float* x, const float* weight, int64_t width, double epsilon, float* y);
+  // For benchmarks (floors.h). multiply_adds returns the operations done; each leaves something in *sink.
+  double (*multiply_adds)(int64_t rounds, float* sink);
+  void (*read_through)(const float* data, int64_t count, float* sink);
 };
 
 // Scratch one call of any kernel needs.
 size_t workspace_bytes(int head_dim, int value_dim);
 
-namespace baseline { extern const Kernels kernels; }
+namespace portable { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }
 namespace avx512 { extern const Kernels kernels; }
 
-// The best table this processor can run, or the one that INFINI_STREAM_SIMD names if it can run that.
+// The best table this processor can run, or the one that INFINI_CPU names if it can run that.
 const Kernels& select_kernels();
 
 }  // namespace infini::cpu

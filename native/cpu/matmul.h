@@ -9,10 +9,26 @@ namespace infini::cpu::INFINI_SIMD_LEVEL {
 
 constexpr int kMaxRows = INFINI_VECTOR_BYTES == 64 ? 12 : 6;  // with 2 vectors a row: accumulators fill the registers
 
-// R rows by V vectors of C, kept in registers over the whole depth. A is [row][depth], B is [depth][column].
+// Where the left factor's elements lie: [row][depth] has step 1, its transpose [depth][row] has stride 1.
+template <class T> struct Left {
+  const T* data;
+  int64_t stride, step = 1;
+  Left from_row(int64_t row) const { return {data + row * stride, stride, step}; }
+};
+
+// Where the right factor's elements lie: panels of 16 columns, each [depth][16] at `stride`. The panels of an ordinary
+// matrix [depth][column] are 16 elements apart, those of cached keys a whole panel.
+template <class B> struct Right {
+  const B* data;
+  int64_t stride, panel = kPanel;
+  // Constant or a multiple of a panel where it is called, so the divisions cost nothing.
+  const B* column(int64_t column) const { return data + column / kPanel * panel + column % kPanel; }
+  Right from_column(int64_t first) const { return {column(first), stride, panel}; }
+};
+
+// R rows by V vectors of C, kept in registers over the whole depth.
 template <int R, int V, class T, class B>
-inline void register_tile(int64_t depth, const T* a, int64_t a_stride, const B* b, int64_t b_stride, T* c,
-                          int64_t c_stride) {
+inline void register_tile(int64_t depth, Left<T> a, Right<B> b, T* c, int64_t c_stride) {
   Vector<T> sum[R][V];
 #pragma GCC unroll 16
   for (int row = 0; row < R; ++row) {
@@ -22,10 +38,10 @@ inline void register_tile(int64_t depth, const T* a, int64_t a_stride, const B* 
   for (int64_t k = 0; k < depth; ++k) {
     Vector<T> right[V];
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) right[v] = load<T>(b + k * b_stride + v * kLanes<T>);
+    for (int v = 0; v < V; ++v) right[v] = load<T>(b.column(v * kLanes<T>) + k * b.stride);
 #pragma GCC unroll 16
     for (int row = 0; row < R; ++row) {
-      const Vector<T> left = broadcast(a[row * a_stride + k]);
+      const Vector<T> left = broadcast(a.data[row * a.stride + k * a.step]);
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) sum[row][v] += left * right[v];
     }
@@ -37,55 +53,60 @@ inline void register_tile(int64_t depth, const T* a, int64_t a_stride, const B* 
   }
 }
 
-template <int R, class T, class B>
-inline void last_rows(int rows, int64_t depth, const T* a, int64_t a_stride, const B* b, int64_t b_stride, T* c,
-                      int64_t c_stride) {
+template <int R, int V, class T, class B>
+inline void last_rows(int rows, int64_t depth, Left<T> a, Right<B> b, T* c, int64_t c_stride) {
   if constexpr (R > 0) {
     if (rows == R) {
-      register_tile<R, 2>(depth, a, a_stride, b, b_stride, c, c_stride);
+      register_tile<R, V>(depth, a, b, c, c_stride);
     } else {
-      last_rows<R - 1>(rows, depth, a, a_stride, b, b_stride, c, c_stride);
+      last_rows<R - 1, V>(rows, depth, a, b, c, c_stride);
     }
   }
 }
 
+// All rows of V vectors of columns.
+template <int V, class T, class B>
+inline void column_strip(int rows, int64_t depth, Left<T> a, Right<B> b, T* c, int64_t c_stride) {
+  int row = 0;
+  for (; row + kMaxRows <= rows; row += kMaxRows) {
+    // A few rows alone would not hide the latency of their chains: the last two tiles share what is left.
+    if (rows - row > kMaxRows && rows - row < kMaxRows + kMaxRows / 2) break;
+    register_tile<kMaxRows, V>(depth, a.from_row(row), b, c + row * c_stride, c_stride);
+  }
+  const int rest = rows - row, first = rest > kMaxRows ? (rest + 1) / 2 : rest;
+  last_rows<kMaxRows, V>(first, depth, a.from_row(row), b, c + row * c_stride, c_stride);
+  row += first;
+  last_rows<kMaxRows, V>(rest - first, depth, a.from_row(row), b, c + row * c_stride, c_stride);
+}
+
 // columns: a multiple of 16.
 template <class T, class B>
-inline void matmul(int rows, int columns, int64_t depth, const T* a, int64_t a_stride, const B* b, int64_t b_stride,
-                   T* c, int64_t c_stride) {
+inline void matmul(int rows, int columns, int64_t depth, Left<T> a, Right<B> b, T* c,
+                   int64_t c_stride) {
   int column = 0;
   // One token at a time: more columns at once hide the latency of the chains.
   if (rows == 1) {
     constexpr int wide = 8;
     for (; column + wide * kLanes<T> <= columns; column += wide * kLanes<T>) {
-      register_tile<1, wide>(depth, a, a_stride, b + column, b_stride, c + column, c_stride);
+      register_tile<1, wide>(depth, a, b.from_column(column), c + column, c_stride);
     }
   }
   if (rows <= 2) {
     constexpr int wide = 4;
     for (; column + wide * kLanes<T> <= columns; column += wide * kLanes<T>) {
       if (rows == 1) {
-        register_tile<1, wide>(depth, a, a_stride, b + column, b_stride, c + column, c_stride);
+        register_tile<1, wide>(depth, a, b.from_column(column), c + column, c_stride);
       } else {
-        register_tile<2, wide>(depth, a, a_stride, b + column, b_stride, c + column, c_stride);
+        register_tile<2, wide>(depth, a, b.from_column(column), c + column, c_stride);
       }
     }
   }
   constexpr int step = 2 * kLanes<T>;
   for (; column + step <= columns; column += step) {
-    int row = 0;
-    for (; row + kMaxRows <= rows; row += kMaxRows) {
-      register_tile<kMaxRows, 2>(depth, a + row * a_stride, a_stride, b + column, b_stride,
-                                 c + row * c_stride + column, c_stride);
-    }
-    last_rows<kMaxRows - 1>(rows - row, depth, a + row * a_stride, a_stride, b + column, b_stride,
-                            c + row * c_stride + column, c_stride);
+    column_strip<2>(rows, depth, a, b.from_column(column), c + column, c_stride);
   }
-  for (; column < columns; column += kLanes<T>) {  // float32 in 512-bit vectors: an odd 16 columns
-    for (int row = 0; row < rows; ++row) {
-      register_tile<1, 1>(depth, a + row * a_stride, a_stride, b + column, b_stride, c + row * c_stride + column,
-                          c_stride);
-    }
+  for (; column < columns; column += kLanes<T>) {  // float32 in 512-bit vectors: a panel of keys, an odd 16 columns
+    column_strip<1>(rows, depth, a, b.from_column(column), c + column, c_stride);
   }
 }
 

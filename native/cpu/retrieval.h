@@ -1,6 +1,9 @@
 // Reading the memory: A_mem = sigma(q) M / (sigma(q) . z), for queries (retrieval) and for keys (the delta rule).
-// All of it in float64: sigma goes down to e^-87 and so may M and z, hence products to e^-174. Float64 holds them;
-// float32 would need each row of sigma scaled by its largest element first (the quotient does not change).
+//
+// sigma goes down to e^-87 and so may M and z, hence products to e^-174: beyond float32. So every kernel here is a template
+// of the type it computes in. float serves the numbers that models make, and says of each row whether it may be
+// trusted; double holds everything, and does the rows that may not. Whether a row is trusted follows from that row and
+// from what it sees alone, never from its neighbours: so does its result.
 #pragma once
 
 #include "cpu/elements.h"
@@ -10,13 +13,18 @@
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
+template <class T> constexpr bool kExact = sizeof(T) == sizeof(double);
+
+// A row's sigma . z for which float32 loses nothing: every product that matters is a normal number.
+inline bool is_ordinary_weight(double weight) { return weight >= 0x1p-30 && weight <= 0x1p100; }
+
 inline int64_t row_offset(const Rows& rows, int dim, int64_t row) {
   return row / rows.group * rows.token_stride + row % rows.group * dim;
 }
 
 // sigma of `count` values in place; the array has room up to the next multiple of 16.
-inline void apply_sigma(double* values, int count) {
-  for (int i = 0; i < count; i += kLanes<double>) store(values + i, sigma(load<double>(values + i)));
+template <class T> inline void apply_sigma(T* values, int count) {
+  for (int i = 0; i < count; i += kLanes<T>) store(values + i, sigma(load<T>(values + i)));
 }
 
 // M with rows of padded(valueDim): itself where that is no different, else a copy.
@@ -31,14 +39,16 @@ inline const float* padded_matrix(const Dims& dims, const float* matrix, float* 
   return copy;
 }
 
-// features: [rows][stride = padded(headDim)] of sigma, zero beyond headDim; result: [rows][padded(valueDim)]. Exactly zero where every product
-// sigma_i z_i is zero: nothing was ever stored where this row looks.
-inline void read_memory(const Dims& dims, const Memory& memory, int rows, const double* features, int64_t stride,
-                        double* result, Workspace workspace) {
+// features: [rows][stride = padded(headDim)] of sigma, zero beyond headDim; result: [rows][padded(valueDim)]. Exactly zero
+// where every product sigma_i z_i is zero: nothing was ever stored where this row looks. Clears trusted[row] of rows that
+// float32 may not do; those that it must not even finish show as an infinity or NaN in their result.
+template <class T>
+inline void read_memory(const Dims& dims, const Memory& memory, int rows, const T* features, int64_t stride, T* result,
+                        bool* trusted, Workspace workspace) {
   const int columns = padded(dims.value_dim);
   float* copy = workspace.take<float>(size_t(dims.head_dim) * columns);
-  matmul(rows, columns, dims.head_dim, features, stride, padded_matrix(dims, memory.matrix, copy), columns, result,
-         columns);
+  matmul(rows, columns, dims.head_dim, Left<T>{features, stride}, 
+         Right<float>{padded_matrix(dims, memory.matrix, copy), columns}, result, columns);
   double* normalizer = workspace.take<double>(size_t(stride));
   for (int i = 0; i < stride; ++i) normalizer[i] = i < dims.head_dim ? memory.normalizer[i] : 0.0;
   for (int row = 0; row < rows; ++row) {
@@ -47,29 +57,52 @@ inline void read_memory(const Dims& dims, const Memory& memory, int rows, const 
       products += load<double>(features + row * stride + i) * load<double>(normalizer + i);
     }
     const double weight = reduce(products, [](double a, double b) { return a + b; });
-    const double share = weight > 0 ? 1.0 / weight : 0.0;
-    double* out = result + int64_t(row) * columns;
-    for (int j = 0; j < columns; j += kLanes<double>) store(out + j, load<double>(out + j) * share);
+    if (!kExact<T> && !is_ordinary_weight(weight)) trusted[row] = false;
+    const T share = weight > 0 ? T(1.0 / weight) : T(0);
+    T* out = result + int64_t(row) * columns;
+    for (int j = 0; j < columns; j += kLanes<T>) store(out + j, load<T>(out + j) * share);
   }
 }
 
-inline int64_t retrieve(const Retrieve& work, void* block) {
+// Calls rows(T(), work) for the whole tile in float32, then in float64 for each run of rows that float32 may not do.
+// Returns the first token whose result does not fit, or -1.
+template <class Work, class Body> inline int64_t in_float_then_double(const Work& work, bool float_at_all, Body rows) {
+  const int count = int(work.queries.end - work.queries.begin);
+  bool trusted[kTileRows];
+  for (int row = 0; row < count; ++row) trusted[row] = float_at_all;
+  if (float_at_all) rows(float(), work, trusted);
+  int64_t overflow = -1;
+  for (int first = 0; first < count; ++first) {
+    if (trusted[first]) continue;
+    int end = first + 1;
+    while (end < count && !trusted[end]) ++end;
+    Work rest = work;
+    rest.queries.end = work.queries.begin + end;
+    rest.queries.begin = work.queries.begin + first;
+    const int64_t token = rows(double(), rest, nullptr);
+    if (overflow < 0) overflow = token;
+    first = end;
+  }
+  return overflow;
+}
+
+template <class T> inline int64_t retrieve_rows(const Retrieve& work, void* block, bool* trusted) {
   const Dims& dims = work.dims;
   const int rows = int(work.queries.end - work.queries.begin);
   const int stride = padded(dims.head_dim), columns = padded(dims.value_dim);
   Workspace workspace(block);
-  double* features = workspace.take<double>(size_t(kTileRows) * stride);
-  double* result = workspace.take<double>(size_t(kTileRows) * columns);
+  T* features = workspace.take<T>(size_t(kTileRows) * stride);
+  T* result = workspace.take<T>(size_t(kTileRows) * columns);
 
   for (int row = 0; row < rows && work.memory; ++row) {
-    double* feature = features + int64_t(row) * stride;
+    T* feature = features + int64_t(row) * stride;
     decode(dims.element, work.queries.data, row_offset(work.queries, dims.head_dim, work.queries.begin + row),
            dims.head_dim, feature);
-    for (int i = dims.head_dim; i < stride; ++i) feature[i] = 0;
     apply_sigma(feature, dims.head_dim);
+    for (int i = dims.head_dim; i < stride; ++i) feature[i] = 0;
   }
   if (work.memory) {
-    read_memory(dims, *work.memory, rows, features, stride, result, workspace);
+    read_memory(dims, *work.memory, rows, features, stride, result, trusted, workspace);
   } else {
     for (int64_t i = 0; i < int64_t(rows) * columns; ++i) result[i] = 0;
   }
@@ -78,11 +111,17 @@ inline int64_t retrieve(const Retrieve& work, void* block) {
   for (int row = 0; row < rows; ++row) {
     const Rows place{nullptr, work.output_stride, work.queries.group, 0, 0};
     const int64_t at = row_offset(place, dims.value_dim, work.queries.begin + row);
-    if (!encode(dims.element, result + int64_t(row) * columns, dims.value_dim, work.output, at) && overflow < 0) {
-      overflow = (work.queries.begin + row) / work.queries.group;
-    }
+    if (encode(dims.element, result + int64_t(row) * columns, dims.value_dim, work.output, at)) continue;
+    if (!kExact<T>) trusted[row] = false;
+    if (overflow < 0) overflow = (work.queries.begin + row) / work.queries.group;
   }
   return overflow;
+}
+
+inline int64_t retrieve(const Retrieve& work, void* block) {
+  return in_float_then_double(work, true, [&](auto type, const Retrieve& rows, bool* trusted) {
+    return retrieve_rows<decltype(type)>(rows, block, trusted);
+  });
 }
 
 }  // namespace infini::cpu::INFINI_SIMD_LEVEL

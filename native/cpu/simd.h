@@ -83,18 +83,28 @@ inline Floats narrow(Doubles low, Doubles high) {
 inline Doubles maximum(Doubles a, Doubles b) { return (Doubles)_mm512_max_pd((__m512d)a, (__m512d)b); }
 inline Doubles minimum(Doubles a, Doubles b) { return (Doubles)_mm512_min_pd((__m512d)a, (__m512d)b); }
 inline Floats maximum(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+inline Floats minimum(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
 #elif defined(__AVX2__)
 inline Doubles maximum(Doubles a, Doubles b) { return (Doubles)_mm256_max_pd((__m256d)a, (__m256d)b); }
 inline Doubles minimum(Doubles a, Doubles b) { return (Doubles)_mm256_min_pd((__m256d)a, (__m256d)b); }
 inline Floats maximum(Floats a, Floats b) { return (Floats)_mm256_max_ps((__m256)a, (__m256)b); }
+inline Floats minimum(Floats a, Floats b) { return (Floats)_mm256_min_ps((__m256)a, (__m256)b); }
 #elif defined(__x86_64__)
 inline Doubles maximum(Doubles a, Doubles b) { return (Doubles)_mm_max_pd((__m128d)a, (__m128d)b); }
 inline Doubles minimum(Doubles a, Doubles b) { return (Doubles)_mm_min_pd((__m128d)a, (__m128d)b); }
 inline Floats maximum(Floats a, Floats b) { return (Floats)_mm_max_ps((__m128)a, (__m128)b); }
+inline Floats minimum(Floats a, Floats b) { return (Floats)_mm_min_ps((__m128)a, (__m128)b); }
 #else
 template <class V> inline V maximum(V a, V b) { return a > b ? a : b; }
 template <class V> inline V minimum(V a, V b) { return a < b ? a : b; }
 #endif
+
+// 0, 1, 2, ...
+inline Ints lane_numbers() {
+  Ints numbers;
+  for (int lane = 0; lane < kLanes<float>; ++lane) numbers[lane] = lane;
+  return numbers;
+}
 
 // Horizontal reductions, always pairwise in the same order.
 template <class V, class Combine> inline auto reduce(V value, Combine combine) {

@@ -1,6 +1,7 @@
 // Absorbing a full segment: M' = M + sigma(K)^T U, z' = z + sum sigma(k), with U = V (linear) or
-// U = V - sigma(K)M / (sigma(K)z) (delta). All in float64 until M' itself is rounded, once per segment: a correction
-// a thousand times smaller than V survives, and so does a sum that nearly cancels.
+// U = V - sigma(K)M / (sigma(K)z) (delta). Products are float32 within a block of kTokens and summed in float64 across
+// blocks, until M' itself is rounded, once per segment: so a sum that nearly cancels survives. Segments whose
+// numbers float32 does not hold are done in float64 throughout (retrieval.h says why).
 #pragma once
 
 #include "cpu/retrieval.h"
@@ -13,68 +14,124 @@ inline int panel_width(const Segment& segment, int64_t first) {
   return rest < kPanel ? int(rest) : kPanel;
 }
 
-inline void residual(const Residual& work, void* block) {
-  const Dims& dims = work.dims;
-  const int tokens = int(work.end - work.begin);
-  const int stride = padded(dims.head_dim), columns = padded(dims.value_dim);
-  Workspace workspace(block);
-  double* features = workspace.take<double>(size_t(kTokens) * stride);
-  double* retrieved = workspace.take<double>(size_t(kTokens) * columns);
-  double* lanes = workspace.take<double>(kPanel);
-  double* value = workspace.take<double>(columns);
+// What float32 multiplies and adds without loss; no feature is 0, then.
+constexpr float kSmallestFeature = 0x1p-80f, kLargest = 0x1p60f;
 
-  if (work.memory) {
-    for (int64_t first = work.begin; first < work.end; first += kPanel) {
-      const int width = panel_width(work.segment, first);
-      for (int i = 0; i < dims.head_dim; ++i) {
-        decode(dims.element, work.segment.keys, first * dims.head_dim + int64_t(i) * width, width, lanes);
-        for (int key = 0; key < width; ++key) features[(first - work.begin + key) * stride + i] = lanes[key];
-      }
-    }
-    for (int token = 0; token < tokens; ++token) {
-      double* feature = features + int64_t(token) * stride;
-      for (int i = dims.head_dim; i < stride; ++i) feature[i] = 0;
-      apply_sigma(feature, dims.head_dim);
-    }
-    read_memory(dims, *work.memory, tokens, features, stride, retrieved, workspace);
-  }
-  for (int token = 0; token < tokens; ++token) {
-    decode(dims.element, work.segment.values, (work.begin + token) * dims.value_dim, dims.value_dim, value);
-    const double* read = retrieved + int64_t(token) * columns;
-    double* out = work.residual + (work.begin + token) * columns;
-    for (int j = 0; j < columns; ++j) {
-      out[j] = j >= dims.value_dim ? 0.0 : work.memory ? value[j] - read[j] : value[j];
+// sigma of one panel of keys, [headDim][kPanel], 0 in lanes beyond the segment. False when float32 will not do.
+template <class T> inline bool key_features(const Dims& dims, const Segment& segment, int64_t first, T* features) {
+  const int width = panel_width(segment, first);
+  const int64_t at = first * dims.head_dim;
+  if (width == kPanel) {
+    decode(dims.element, segment.keys, at, int64_t(dims.head_dim) * kPanel, features);
+  } else {
+    for (int i = 0; i < dims.head_dim; ++i) {
+      decode(dims.element, segment.keys, at + int64_t(i) * width, width, features + i * kPanel);
+      for (int key = width; key < kPanel; ++key) features[i * kPanel + key] = 0;
     }
   }
+  Vector<T> low = broadcast(T(1)), high{};
+  for (int i = 0; i < dims.head_dim * kPanel; i += kLanes<T>) {
+    const Vector<T> feature = sigma(load<T>(features + i));
+    store(features + i, feature);
+    low = minimum(low, feature);
+    high = maximum(high, feature);
+  }
+  for (int i = 0; i < dims.head_dim; ++i) {
+    for (int key = width; key < kPanel; ++key) features[i * kPanel + key] = 0;  // no key, and sigma(0) is 1
+  }
+  return reduce(low, [](T a, T b) { return a < b ? a : b; }) >= kSmallestFeature &&
+         reduce(high, [](T a, T b) { return a > b ? a : b; }) <= kLargest;
 }
 
-inline bool absorb(const Absorb& work, void* block) {
+// 1 / (sigma(k) . z) of one panel of keys. False when float32 will not do.
+template <class T> inline bool read_shares(const double* normalizer, int head_dim, int width, const T* features, T* shares) {
+  constexpr int vectors = kPanel / kLanes<double>;
+  Doubles sum[vectors];
+#pragma GCC unroll 16
+  for (int v = 0; v < vectors; ++v) sum[v] = Doubles{};
+  for (int i = 0; i < head_dim; ++i) {
+#pragma GCC unroll 16
+    for (int v = 0; v < vectors; ++v) sum[v] += load<double>(features + i * kPanel + v * kLanes<double>) * normalizer[i];
+  }
+  double weights[kPanel];
+#pragma GCC unroll 16
+  for (int v = 0; v < vectors; ++v) store(weights + v * kLanes<double>, sum[v]);
+  bool trusted = true;
+  for (int key = 0; key < width; ++key) {
+    shares[key] = weights[key] > 0 ? T(1.0 / weights[key]) : T(0);
+    trusted &= is_ordinary_weight(weights[key]);
+  }
+  return trusted;
+}
+
+template <class T> inline bool residual_block(const Residual& work, void* block) {
+  const Dims& dims = work.dims;
+  const int columns = padded(dims.value_dim);
+  Workspace workspace(block);
+  T* retrieved = workspace.take<T>(size_t(kPanel) * columns);
+  T* value = workspace.take<T>(columns);
+  float* copy = workspace.take<float>(size_t(dims.head_dim) * columns);
+  const float* matrix = work.memory ? padded_matrix(dims, work.memory->matrix, copy) : nullptr;
+
+  bool trusted = true;
+  for (int64_t first = work.begin; first < work.end; first += kPanel) {
+    const int width = panel_width(work.segment, first);
+    T* features = static_cast<T*>(work.features) + first * dims.head_dim;
+    T shares[kPanel];
+    trusted &= key_features(dims, work.segment, first, features);
+    if (matrix) {
+      matmul(width, columns, dims.head_dim, Left<T>{features, 1, kPanel}, Right<float>{matrix, columns}, retrieved, columns);
+      trusted &= read_shares(work.memory->normalizer, dims.head_dim, width, features, shares);
+    }
+    auto large = Vector<T>{} != Vector<T>{};
+    for (int key = 0; key < width; ++key) {
+      decode(dims.element, work.segment.values, (first + key) * dims.value_dim, dims.value_dim, value);
+      for (int j = dims.value_dim; j < columns; ++j) value[j] = 0;
+      T* out = static_cast<T*>(work.residual) + (first + key) * columns;
+      const T* read = retrieved + int64_t(key) * columns;
+      for (int j = 0; j < columns; j += kLanes<T>) {
+        Vector<T> rest = load<T>(value + j);
+        if (matrix) rest -= load<T>(read + j) * shares[key];
+        store(out + j, rest);
+        large |= !(maximum(rest, -rest) <= T(kLargest));  // NaN counts as large
+      }
+    }
+    trusted &= reduce(large, [](auto a, auto b) { return a | b; }) == 0;
+  }
+  return trusted;
+}
+
+inline bool residual(const Residual& work, void* block) {
+  return work.exact ? residual_block<double>(work, block) : residual_block<float>(work, block);
+}
+
+template <class T> inline bool absorb_rows(const Absorb& work, void* block) {
   const Dims& dims = work.dims;
   const int rows = work.end - work.begin;
   const int columns = padded(dims.value_dim);
   Workspace workspace(block);
-  double* keys = workspace.take<double>(size_t(kStateRows) * kTokens);  // sigma(K) of this block, transposed
-  double* product = workspace.take<double>(size_t(kStateRows) * columns);
+  T* keys = workspace.take<T>(size_t(kStateRows) * kTokens);  // sigma(K) of this block, transposed
+  T* product = workspace.take<T>(size_t(kStateRows) * columns);
   double* sum = workspace.take<double>(size_t(kStateRows) * columns);
-  double* mass = workspace.take<double>(kStateRows);
+  double* mass = workspace.take<double>(size_t(kStateRows) * kLanes<double>);  // the sums of sigma(k), lane by lane
   for (int64_t i = 0; i < int64_t(rows) * columns; ++i) sum[i] = 0;
-  for (int row = 0; row < rows; ++row) mass[row] = 0;
+  for (int64_t i = 0; i < int64_t(rows) * kLanes<double>; ++i) mass[i] = 0;
 
   for (int64_t first = 0; first < work.segment.length; first += kTokens) {
     const int64_t rest = work.segment.length - first;
     const int tokens = rest < kTokens ? int(rest) : kTokens;
     for (int token = 0; token < tokens; token += kPanel) {
-      const int width = panel_width(work.segment, first + token);
+      const T* features = static_cast<const T*>(work.features) + (first + token) * dims.head_dim + work.begin * kPanel;
       for (int row = 0; row < rows; ++row) {
-        double* lane = keys + row * kTokens + token;
-        decode(dims.element, work.segment.keys,
-               (first + token) * dims.head_dim + int64_t(work.begin + row) * width, width, lane);
-        for (int key = width; key < kPanel; ++key) lane[key] = -100;  // no key: sigma is 0, as sigma(0) is not
-        apply_sigma(lane, kPanel);
-        for (int key = 0; key < kPanel; ++key) mass[row] += lane[key];
+        T* lanes = keys + row * kTokens + token;
+        Doubles total = load<double>(mass + row * kLanes<double>);
+        for (int key = 0; key < kPanel; key += kLanes<double>) total += load<double>(features + row * kPanel + key);
+        for (int key = 0; key < kPanel; key += kLanes<T>) store(lanes + key, load<T>(features + row * kPanel + key));
+        store(mass + row * kLanes<double>, total);
       }
     }
-    matmul(rows, columns, tokens, keys, kTokens, work.residual + first * columns, columns, product, columns);
+    const T* residual = static_cast<const T*>(work.residual) + first * columns;
+    matmul(rows, columns, tokens, Left<T>{keys, kTokens}, Right<T>{residual, columns}, product, columns);
     for (int64_t i = 0; i < int64_t(rows) * columns; i += kLanes<double>) {
       store(sum + i, load<double>(sum + i) + load<double>(product + i));
     }
@@ -90,9 +147,14 @@ inline bool absorb(const Absorb& work, void* block) {
       work.matrix[at + j] = updated;
     }
     work.normalizer[work.begin + row] =
-        (work.memory ? work.memory->normalizer[work.begin + row] : 0.0) + mass[row];
+        (work.memory ? work.memory->normalizer[work.begin + row] : 0.0) +
+        reduce(load<double>(mass + row * kLanes<double>), [](double a, double b) { return a + b; });
   }
   return finite;
+}
+
+inline bool absorb(const Absorb& work, void* block) {
+  return work.exact ? absorb_rows<double>(work, block) : absorb_rows<float>(work, block);
 }
 
 }  // namespace infini::cpu::INFINI_SIMD_LEVEL

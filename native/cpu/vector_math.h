@@ -5,13 +5,25 @@
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
-// exp(x) / 64 for x <= 0, to 1 ulp; 0 below -80. The power of two is free, and keeps the sum of a block of 64
-// values, each weighted by at most 1, from overflowing when the values are as large as float32 holds.
-inline Floats exp_over_block(Floats x) {
-  static_assert(kBlock == 64);
-  const Floats floor = broadcast(-80.0f);
-  const Floats clamped = maximum(x, floor);
-  const Floats shifted = clamped * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the integer part lands in the low bits
+// 2^(x + power), to 1 ulp, where that is a normal number.
+inline Floats power_of_two(Floats x, int power) {
+  const float shift = 12582912.0f + float(power);  // 1.5 * 2^23: the integer part lands in the low bits
+  const Floats shifted = x + shift;
+  const Floats r = x - (shifted - shift);
+  Floats p = broadcast(1.535336188319500e-4f);
+  p = p * r + 1.339887440266574e-3f;
+  p = p * r + 9.618437357674640e-3f;
+  p = p * r + 5.550332471162809e-2f;
+  p = p * r + 2.402264791363012e-1f;
+  p = p * r + 6.931472028550421e-1f;
+  p = p * r + 1.0f;
+  return (Floats)((Ints)p + ((Ints)shifted << 23));
+}
+
+// exp(x) for x <= 0, to 1 ulp; never below exp(-87), the smallest normal number.
+inline Floats exp_float(Floats x) {
+  const Floats clamped = maximum(x, broadcast(-87.0f));
+  const Floats shifted = clamped * 1.44269504f + 12582912.0f;
   const Floats n = shifted - 12582912.0f;
   const Floats r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
   Floats p = broadcast(1.9875691500e-4f);
@@ -21,8 +33,7 @@ inline Floats exp_over_block(Floats x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  const Ints power = ((Ints)shifted + (127 - 6)) << 23;
-  return x < floor ? Floats{} : p * (Floats)power;
+  return (Floats)((Ints)p + ((Ints)shifted << 23));
 }
 
 // exp(x) for -87 <= x <= 0, to about 1e-16 relative.
@@ -55,6 +66,11 @@ inline Doubles sigma(Doubles x) {
   const Doubles negative = minimum(x, zero);
   const Doubles decayed = x < floor ? zero : exp_double(maximum(negative, floor));
   return x > zero ? x + 1.0 : decayed;
+}
+// In float32 not 0 but e^-87 below -87: rows that notice are float64's (retrieval.h).
+inline Floats sigma(Floats x) {
+  const Floats zero{};
+  return x > zero ? x + 1.0f : exp_float(minimum(x, zero));
 }
 
 }  // namespace infini::cpu::INFINI_SIMD_LEVEL

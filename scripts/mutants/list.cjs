@@ -6,14 +6,15 @@ module.exports = [
   {
     name: 'the causal mask lets a token see the next one',
     file: 'native/cpu/attention.h',
-    find: 'const int64_t visible = position(work, work.queries.begin + row) + 1 - first_key;',
-    replace: 'const int64_t visible = position(work, work.queries.begin + row) + 2 - first_key;',
+    find: 'tile.sees[row] = work.start + source / work.queries.group + 1;',
+    replace:
+      'tile.sees[row] = work.start + source / work.queries.group + 1;\n    tile.sees[row] += tile.sees[row] < work.segment.length;',
   },
   {
     name: 'the sum of earlier blocks is not rescaled to the new maximum',
     file: 'native/cpu/attention.h',
-    find: 'load<double>(sum + j) * tile.rescale[row] + load<double>(block + j)',
-    replace: 'load<double>(sum + j) + load<double>(block + j)',
+    find: 'load<T>(sum + j) * rescale + load<T>(block + j)',
+    replace: 'load<T>(sum + j) + load<T>(block + j)',
   },
   {
     name: 'the mass of earlier blocks is not rescaled to the new maximum',
@@ -24,40 +25,88 @@ module.exports = [
   {
     name: 'a block that only begins at the newest token is skipped',
     file: 'native/cpu/attention.h',
-    find: 'for (int64_t key = 0; key <= last; key += kBlock)',
-    replace: 'for (int64_t key = 0; key < last; key += kBlock)',
+    find: 'for (int64_t key = 0; key < tile.sees[tile.rows - 1]; key += kBlock)',
+    replace: 'for (int64_t key = 0; key + 1 < tile.sees[tile.rows - 1]; key += kBlock)',
   },
   {
     name: 'the last panel of keys is read as wide as the others',
     file: 'native/cpu/attention.h',
-    find: 'const int width = rest < kPanel ? int(rest) : kPanel;',
-    replace: 'const int width = kPanel + 0 * int(rest);',
+    find: 'rest = work.segment.length - whole;',
+    replace: 'rest = kPanel;',
   },
   {
     name: 'a logit beyond the range of float32 goes unnoticed',
     file: 'native/cpu/attention.h',
-    find: 'return highest * scale <= 3.402823466e38 && lowest * scale >= -3.402823466e38;',
-    replace: 'return lowest <= highest;',
+    find: '(highest * scale <= 3.402823466e38 && lowest * scale >= -3.402823466e38)',
+    replace: '(lowest <= highest || true)',
   },
   {
     name: 'keys turn against the direction of the queries',
     file: 'native/cpu/attention.h',
-    find: 'store(blocks.rotated_keys + i, a * cosine - b * sine);',
-    replace: 'store(blocks.rotated_keys + i, a * cosine + b * sine);',
+    find: 'store(rotated + i, a * cosine - b * sine);',
+    replace: 'store(rotated + i, a * cosine + b * sine);',
   },
   {
     name: 'queries are rotated by the position of the next token',
     file: 'native/cpu/attention.h',
-    find: 'rotate_query(work, position(work, source), query);',
-    replace:
-      'rotate_query(work, position(work, source) + (position(work, source) + 1 < work.segment.length), query);',
+    find: 'rotate_query(work, tile.sees[row] - 1, query);',
+    replace: 'rotate_query(work, tile.sees[row] - (tile.sees[row] == work.segment.length), query);',
+  },
+  // ---- float32 or float64
+  {
+    name: 'precision: scores of any size are trusted to float32',
+    file: 'native/cpu/attention.h',
+    find: '<= kOrdinaryLogit * kOrdinaryLogit;',
+    replace: '<= 1e9 * kOrdinaryLogit * kOrdinaryLogit;',
+  },
+  {
+    name: 'precision: a row trusts float32 by the norms of keys that it does not see',
+    file: 'native/cpu/attention.h',
+    find: 'largest = largest_of(blocks.norms, visible(row));',
+    replace: 'largest = largest_of(blocks.norms, padded(keys));',
+  },
+  {
+    name: 'precision: only the first keys of a block are measured',
+    file: 'native/cpu/attention.h',
+    find: 'largest = maximum(largest, lane_numbers() + i < count ? load<float>(norms + i) : Floats{});',
+    replace: 'if (i == 0) largest = lane_numbers() + i < count ? load<float>(norms + i) : Floats{};',
+  },
+  {
+    name: 'precision: a memory of any strength is read in float32',
+    file: 'native/cpu/retrieval.h',
+    find: 'return weight >= 0x1p-30 && weight <= 0x1p100;',
+    replace: 'return weight >= 0 && weight <= 0x1p300;',
+  },
+  {
+    name: 'precision: float32 absorbs features of any size',
+    file: 'native/cpu/state.h',
+    find: '(T a, T b) { return a < b ? a : b; }) >= kSmallestFeature &&',
+    replace: '(T a, T b) { return a < b ? a : b; }) >= 0 &&',
+  },
+  {
+    name: 'precision: float32 absorbs values of any size',
+    file: 'native/cpu/state.h',
+    find: 'trusted &= reduce(large, [](auto a, auto b) { return a | b; }) == 0;',
+    replace: '',
+  },
+  {
+    name: 'precision: a segment that float32 may not absorb is absorbed with what float32 prepared',
+    file: 'native/cpu/attend_work.cc',
+    find: 'exact_[size_t(head)] = !whole_residual(index, head, false);',
+    replace: 'whole_residual(index, head, false);',
+  },
+  {
+    name: 'precision: of several rows for float64 the last is left out',
+    file: 'native/cpu/retrieval.h',
+    find: 'rest.queries.end = work.queries.begin + end;',
+    replace: 'rest.queries.end = work.queries.begin + end - (end - first > 1);',
   },
   // ---- the gate
   {
     name: 'the gate and its rest are exchanged',
     file: 'native/cpu/attention.h',
-    find: 'const double local = work.gate_rest[head] / tile.mass[row];',
-    replace: 'const double local = work.gate[head] / tile.mass[row];',
+    find: 'T(work.gate_rest[head] / tile.mass[row]), gate = T(work.gate[head]);',
+    replace: 'T(work.gate[head] / tile.mass[row]), gate = T(work.gate_rest[head]);',
   },
   {
     name: 'all heads of a group use the gate of the first',
@@ -82,14 +131,14 @@ module.exports = [
   {
     name: 'keys that pad the last panel count as keys of zeros, whose sigma is 1',
     file: 'native/cpu/state.h',
-    find: 'lane[key] = -100;',
-    replace: 'lane[key] = 0;',
+    find: 'features[i * kPanel + key] = 0;  // no key, and sigma(0) is 1',
+    replace: ';',
   },
   {
     name: 'z is what the last segment added, not the sum of all',
     file: 'native/cpu/state.h',
-    find: '(work.memory ? work.memory->normalizer[work.begin + row] : 0.0) + mass[row];',
-    replace: 'mass[row];',
+    find: '(work.memory ? work.memory->normalizer[work.begin + row] : 0.0) +',
+    replace: '',
   },
   {
     name: 'the last block of a segment is not absorbed when it is not full',
@@ -106,24 +155,22 @@ module.exports = [
   {
     name: 'the correction of the delta rule is rounded to bfloat16',
     file: 'native/cpu/state.h',
-    find: 'work.memory ? value[j] - read[j] : value[j];',
-    replace: 'work.memory ? double(from_bfloat16(to_bfloat16(float(value[j] - read[j])))) : value[j];',
+    find: 'store(out + j, rest);',
+    replace:
+      'for (int lane = 0; lane < kLanes<T>; ++lane) out[j + lane] = T(from_bfloat16(to_bfloat16(float(rest[lane]))));',
   },
   {
     name: 'the delta rule reads the memory that it is about to write',
     file: 'native/cpu/attend_work.cc',
-    find: `void residual_block(int64_t index, int head, int64_t begin) {
-    Memory memory;
-    const bool read = memory_before(index, head, &memory);`,
-    replace: `void residual_block(int64_t index, int head, int64_t begin) {
-    Memory memory = next_memory_.head(config_, head);
-    const bool read = index > 0 || absorbed_;`,
+    find: 'bool residual_block(int64_t index, int head, int64_t begin, bool exact) {\n    Memory memory;\n    const bool read = memory_before(index, head, &memory);',
+    replace:
+      'bool residual_block(int64_t index, int head, int64_t begin, bool exact) {\n    Memory memory = next_memory_.head(config_, head);\n    const bool read = index > 0 || absorbed_;',
   },
   {
     name: 'the linear rule subtracts what the memory holds, as the delta rule does',
     file: 'native/cpu/attend_work.cc',
-    find: 'read && config_.rule == Rule::Delta ? &memory : nullptr, residual(head)',
-    replace: 'read ? &memory : nullptr, residual(head)',
+    find: 'read && config_.rule == Rule::Delta ? &memory : nullptr, exact,',
+    replace: 'read ? &memory : nullptr, exact,',
   },
   {
     name: 'sigma is computed as ELU + 1, which rounds small features away',
@@ -140,8 +187,8 @@ module.exports = [
   {
     name: 'an epsilon is added to the normaliser',
     file: 'native/cpu/retrieval.h',
-    find: 'weight > 0 ? 1.0 / weight : 0.0;',
-    replace: 'weight > 0 ? 1.0 / (weight + 1e-6) : 0.0;',
+    find: 'const T share = weight > 0 ? T(1.0 / weight) : T(0);',
+    replace: 'const T share = weight > 0 ? T(1.0 / (weight + 1e-6)) : T(0);',
   },
   // ---- element types
   {
@@ -172,9 +219,9 @@ module.exports = [
   {
     name: 'the memory is written during the call, not at its commit',
     file: 'native/cpu/attend_work.cc',
-    find: 'read ? &memory : nullptr, next_memory_.matrix(config_, head),',
+    find: 'next_memory_.matrix(config_, head), next_memory_.normalizer(config_, head)},',
     replace:
-      'read ? &memory : nullptr, (read && index == 0 ? state_.memory : next_memory_).matrix(config_, head),',
+      '(read && index == 0 ? state_.memory : next_memory_).matrix(config_, head), next_memory_.normalizer(config_, head)},',
   },
   {
     name: 'a large piece is cached in parts that all begin where the first does',

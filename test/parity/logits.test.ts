@@ -78,6 +78,21 @@ function largestLogit(q: Float64Array, k: Float64Array, headDim: number): number
   return largest;
 }
 
+seededTest('weak and strong queries and keys side by side give accurate outputs', async (rng) => {
+  const strength = Array.from({ length: 300 }, () => 2 ** rng.uniform(-3, onCuda ? 1 : 4));
+  for (const dtype of DTYPES) {
+    const config = { heads: 2, kvHeads: 1, headDim: 16, valueDim: 20, segmentLength: 150, dtype };
+    const pair = new Pair(device, { ...config, gate: [-1, 1] });
+    const input = makeInput(pair.stream.config, 300, rng, {
+      q: (random, _, token) => strength[token] * random.normal(),
+      k: (random, _, token) => strength[299 - token] * random.normal(),
+    });
+    await pair.attend(input, 'sync');
+    expect(pair.compared).toBe(1);
+    pair.close();
+  }
+});
+
 seededTest(
   'terms of 1e20 that cancel inside a logit leave it exact, or fail the call on CUDA',
   async (rng) => {

@@ -6,9 +6,9 @@ import { type DeviceInfo, listDevices } from '../../lib';
 import { SEED } from '../support/seeded';
 
 /** The level is chosen when the addon is loaded, so every other level gets a jest of its own. */
-const LEVELS = ['baseline', 'avx2', 'avx512'] as const;
+const LEVELS = ['portable', 'avx2', 'avx512'] as const;
 const NEEDED: Record<string, string[]> = {
-  baseline: [],
+  portable: [],
   avx2: ['avx2', 'fma', 'bmi1', 'bmi2', 'f16c', 'movbe', 'abm'],
   avx512: ['avx512f', 'avx512bw', 'avx512cd', 'avx512dq', 'avx512vl', 'avx2', 'fma'],
 };
@@ -18,10 +18,10 @@ const SUITES = [
   ...['parity', 'pytorch'].map((name) => `model/${name}`),
 ];
 
-const forced = process.env.INFINI_STREAM_SIMD;
+const forced = process.env.INFINI_CPU;
 
 function machineHas(level: string): boolean {
-  if (level === 'baseline') return true;
+  if (level === 'portable') return true;
   if (arch() !== 'x64' || process.platform !== 'linux') return false;
   const flags = /^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1].split(/\s+/) ?? [];
   return NEEDED[level].every((flag) => flags.includes(flag));
@@ -30,7 +30,7 @@ function machineHas(level: string): boolean {
 const simdOf = (info: DeviceInfo) => (info as { simd?: string }).simd;
 
 if (forced) {
-  test(`this process runs the kernels that INFINI_STREAM_SIMD asks for`, () => {
+  test(`this process runs the kernels that INFINI_CPU asks for`, () => {
     expect(simdOf(listDevices()[0])).toBe(forced);
   });
 } else {
@@ -51,7 +51,7 @@ if (forced) {
       const pattern = `test/(${SUITES.join('|')})\\.test`;
       const { status, stderr } = spawnSync(process.execPath, [jest, '--testPathPatterns', pattern], {
         cwd: ROOT,
-        env: { ...process.env, INFINI_STREAM_SIMD: level, SEED: String(SEED) },
+        env: { ...process.env, INFINI_CPU: level, SEED: String(SEED) },
         encoding: 'utf8',
       });
       if (status !== 0) throw new Error(stderr);

@@ -132,6 +132,33 @@ seededTest('long segments of wide heads, whole and in pieces that fit no tile', 
   }
 });
 
+// On the CPU some rows and some segments are computed in float64, the others in float32: by their own numbers alone.
+seededTest('tokens of very different strength, whole and in pieces', async (rng) => {
+  for (const dtype of ['float32', 'bfloat16'] as const) {
+    const shape = { heads: 4, kvHeads: 2, headDim: 16, valueDim: 24, dtype };
+    for (const rope of [null, { theta: 10_000 }]) {
+      const config: StreamConfig = { ...shape, segmentLength: 100, rope, rule: 'delta' };
+      const tokens = 430;
+      const strength = Array.from({ length: tokens }, () => 2 ** rng.uniform(-2, onCuda ? 1 : 4));
+      const deep = Array.from({ length: tokens }, (_, t) => (t >= 200 && t < 300 && !onCuda ? -60 : 0));
+      const input = makeInput(shape, tokens, rng, {
+        q: (random, _, token) => strength[token] * random.normal(),
+        k: (random, _, token) => deep[token] + strength[tokens - 1 - token] * random.normal(),
+        v: (random, _, token) => (token === 380 && !onCuda ? 1e22 : 1) * random.normal(),
+      });
+      const whole = runSync(config, input, [tokens]);
+      const singles = new Array<number>(tokens).fill(1);
+      for (const sizes of [singles, rng.pieces(tokens, 50), rng.pieces(tokens, 150)]) {
+        const run = runSync(config, input, sizes);
+        expectSame(run, whole, `in pieces of ${sizes}`, input);
+        run.stream.close();
+      }
+      expect(whole.stream.segments).toBe(4);
+      whole.stream.close();
+    }
+  }
+});
+
 seededTest('retrieval of many queries is retrieval of each', async (rng) => {
   const shape = { heads: 4, kvHeads: 2, headDim: 24, valueDim: 17, dtype: 'float32' as const };
   const stream = device.createStream({ ...shape, segmentLength: 8 });

@@ -2,16 +2,18 @@ import type { DType, Tensor } from '../../lib';
 import { onCuda } from './device';
 import { decode, rounded } from './tensors';
 
-const { abs, max, sqrt } = Math;
+const { abs, max, min, sqrt } = Math;
 
 /**
  * The accuracy that the project promises, in one place. All errors are relative norms per query head over a call.
- * CPU: float32 errs by at most 1e-6, and 1e-8 more for each unit of the largest logit; a 16-bit type by twice what
+ * CPU: float32 errs by at most 1e-6, 2e-7 more for each unit of the largest logit up to 64 (where scores are float32) and
+ * 1e-8 more for each unit beyond (where they are float64); a 16-bit type by twice what
  * rounding the exact result to it costs. CUDA: the bounds below for logits up to 30, in proportion beyond.
  */
 const CPU_FLOAT32_ERROR = 1e-6;
 export const FLOAT32_ERROR = onCuda ? 1e-5 : CPU_FLOAT32_ERROR;
-export const FLOAT32_ERROR_PER_LOGIT = 1e-8;
+const cpuFloat32Error = (logit: number) =>
+  CPU_FLOAT32_ERROR + 2e-7 * min(logit, 64) + 1e-8 * max(logit - 64, 0);
 export const ROUNDING_ERRORS = 2;
 /** Where the exact result needs no rounding at all. */
 const ROUNDING_FLOOR = 1e-9;
@@ -78,8 +80,7 @@ export function allowedErrors(comparison: Omit<Comparison, 'what' | 'actual'>): 
   const { dtype, wanted, heads, dim, maxLogit, rope, cuda = onCuda } = comparison;
   const logit = (head: number) => maxLogit?.[head] ?? 0;
   const perHead = (error: (head: number) => number) => Array.from({ length: heads }, (_, h) => error(h));
-  if (!cuda && dtype === 'float32')
-    return perHead((h) => CPU_FLOAT32_ERROR + FLOAT32_ERROR_PER_LOGIT * logit(h));
+  if (!cuda && dtype === 'float32') return perHead((h) => cpuFloat32Error(logit(h)));
 
   const rounding = dtype === 'float32' ? [] : errorsByHead(rounded(dtype, wanted), wanted, heads, dim);
   const roundings = (h: number) => max(ROUNDING_ERRORS * (rounding[h] ?? 0), ROUNDING_FLOOR);
