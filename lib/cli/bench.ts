@@ -1,28 +1,44 @@
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { Command, Option } from 'commander';
-import { type DType, openDevice, type Rule } from '../index';
-import { type Measured, measure, type Spread } from './bench/measure';
-import type { Shape } from './bench/work';
-import { bytes, count, table } from './format';
+import { type Device, type DType, openDevice, type Rule } from '../index';
+import { measureBinding } from './bench/binding';
+import { compare } from './bench/compare';
+import { type Case, type Entry, WORKS, type Work } from './bench/contender';
+import { floorOf, measureLimits } from './bench/floor';
+import { enterPeer, PEERS } from './bench/peers';
+import { inWords, type Report } from './bench/report';
+import { type Effort, type Result, runCase } from './bench/run';
+import { enterStream } from './bench/stream';
 import { interruptible } from './interrupt';
 import { machineOf } from './machine';
-import { positive, whole, wholes } from './options';
+import { choices, positive, whole, wholes } from './options';
 
 interface BenchOptions {
+  works: Work[];
   heads: number;
   kvHeads?: number;
   headDim: number[];
   segment: number[];
   dtype: DType;
   rule: Rule;
+  rounds: number;
   seconds: number;
   device: string;
   threads?: number;
+  peers?: string;
+  compare?: string;
   json?: boolean;
 }
 
 export function benchCommand(): Command {
   return new Command('bench')
     .description('measure prefill, decode and bytes held, for each segment length with each head size')
+    .addOption(
+      new Option('--works <list>', 'what to measure')
+        .argParser(choices(WORKS))
+        .default([...WORKS], WORKS.join(',')),
+    )
     .option('--heads <n>', 'query heads', whole(1), 8)
     .option('--kv-heads <n>', 'key and value heads (default: heads)', whole(1))
     .addOption(
@@ -39,75 +55,57 @@ export function benchCommand(): Command {
         .default('float32'),
     )
     .addOption(new Option('--rule <rule>', 'of the memory').choices(['delta', 'linear']).default('delta'))
-    .option('--seconds <n>', 'of repeated prefill for each shape', positive, 3)
+    .option('--rounds <n>', 'of all contenders, one after the other', whole(1), 7)
+    .option('--seconds <n>', 'of repeated runs for each contender of a round', positive, 0.3)
     .option('--device <id>', 'auto, cpu, cuda or cuda:<n>', 'auto')
-    .option('--threads <n>', 'of the CPU device (default: all cores)', whole(1))
+    .option('--threads <n>', 'of the CPU device and of peers (default: all cores)', whole(1))
+    .option(
+      '--peers <script>',
+      'measure what this Python program offers beside it (bench/peers/cpu_peers.py)',
+    )
+    .option('--compare <file>', 'say what changed since this JSON result')
     .option('--json', 'print JSON')
     .action(bench);
 }
 
+function entriesOf(device: Device, peers: string | undefined): Entry[] {
+  const own: Entry = { name: 'infini-stream', enter: (one, signal) => enterStream(device, one, signal) };
+  if (peers === undefined || device.info.backend !== 'cpu') return [own];
+  const script = path.resolve(peers);
+  return [own, ...PEERS.map((name): Entry => ({ name, enter: (one) => enterPeer(script, name, one) }))];
+}
+
 async function bench(options: BenchOptions): Promise<void> {
-  const { heads, kvHeads = heads, dtype, rule, seconds, threads } = options;
-  const shapes = options.segment.flatMap((segment) =>
-    options.headDim.map((headDim): Shape => ({ heads, kvHeads, headDim, segment, dtype, rule })),
-  );
+  const { heads, kvHeads = heads, dtype, rule, rounds, seconds } = options;
+  const before: Report | undefined =
+    options.compare === undefined ? undefined : JSON.parse(readFileSync(options.compare, 'utf8'));
   await interruptible(async (signal) => {
     using device = openDevice(
       options.device as Parameters<typeof openDevice>[0],
-      threads === undefined ? undefined : { threads },
+      options.threads === undefined ? undefined : { threads: options.threads },
     );
-    const results: Measured[] = [];
-    for (const [i, shape] of shapes.entries()) {
-      console.error(`  ${i + 1} of ${shapes.length}: segment ${shape.segment}, head size ${shape.headDim}`);
-      results.push(await measure(device, shape, seconds, signal));
-    }
     const { info } = device;
-    const head = {
-      ...machineOf(info),
-      threads: 'threads' in info ? info.threads : null,
-      simd: 'simd' in info ? info.simd : null,
-    };
-    console.log(options.json ? JSON.stringify({ ...head, results }, null, 2) : report(head, results));
+    const threads = 'threads' in info && info.threads !== undefined ? info.threads : 1;
+    const cases = options.works.flatMap((work) =>
+      options.segment.flatMap((segment) =>
+        options.headDim.map(
+          (headDim): Case => ({ work, heads, kvHeads, headDim, segment, dtype, rule, threads }),
+        ),
+      ),
+    );
+    const entries = entriesOf(device, options.peers);
+    const limits = info.backend === 'cpu' ? measureLimits(threads) : null;
+    const effort: Effort = { rounds, seconds };
+    const results: Result[] = [];
+    for (const [i, one] of cases.entries()) {
+      console.error(
+        `  ${i + 1} of ${cases.length}: ${one.work}, segment ${one.segment}, head size ${one.headDim}`,
+      );
+      results.push(await runCase(one, entries, limits && floorOf(one, limits), effort, signal));
+    }
+    const binding = await measureBinding(device, signal);
+    const report: Report = { ...machineOf(info), limits, binding, results };
+    if (before) report.comparison = compare(before.results, results);
+    console.log(options.json ? JSON.stringify(report, null, 2) : inWords(report));
   });
-}
-
-type Head = { node: string; cpu: string; threads: unknown; simd: unknown };
-
-function report({ node, cpu, threads, simd }: Head, results: Measured[]): string {
-  const [{ heads, kvHeads, dtype, rule }] = results;
-  const range = ({ min, max }: Spread) => `${min.toFixed(0)}..${max.toFixed(0)}`;
-  const rows = results.map((result) => [
-    String(result.segment),
-    String(result.headDim),
-    count(result.tokensPerSecond.median),
-    result.gflops.median.toFixed(1),
-    range(result.gflops),
-    result.decode.median.toFixed(1),
-    result.decode.p90.toFixed(1),
-    result.decode.mean.toFixed(1),
-    bytes(result.streamBytes),
-    result.splitError === 0 ? '0' : result.splitError.toExponential(1),
-  ]);
-  const heading = [
-    'segment',
-    'head',
-    'tokens/s',
-    'GFLOP/s',
-    'range',
-    'decode',
-    'p90',
-    'mean',
-    'bytes',
-    'split',
-  ];
-  return [
-    `${cpu}, ${threads ?? '-'} threads, ${simd ?? '-'}, Node ${node}`,
-    `${heads} heads (${kvHeads} for keys and values), ${dtype}, rule ${rule}`,
-    '',
-    table([heading, ...rows], '>>>>>>>>>>'),
-    '',
-    'tokens/s, GFLOP/s: prefill, copies included, median of the runs (range: slowest, fastest).',
-    'decode: microseconds for a token through attendSync; the mean is over whole segments.',
-    'split: relative difference between a call and the same tokens in pieces (0: the bits agree).',
-  ].join('\n');
 }

@@ -1,0 +1,35 @@
+import type { Shape } from './work';
+
+/** prefill: whole segments in one call; decode: one token at a time through a whole segment, its absorption included. */
+export const WORKS = ['prefill', 'decode'] as const;
+export type Work = (typeof WORKS)[number];
+
+export interface Case extends Shape {
+  work: Work;
+  threads: number;
+}
+
+export interface Run {
+  seconds: number;
+  tokens: number;
+  /** Of each token alone, where it was measured. */
+  microseconds?: number[];
+}
+
+/** One implementation, ready to do one case again and again. */
+export interface Contender {
+  name: string;
+  run(): Promise<Run> | Run;
+  close(): void;
+  /** What it found out before it was let in. */
+  about?: Record<string, number>;
+}
+
+/** What can not do a case says why; it is shown as skipped. */
+export class Skipped extends Error {}
+
+/** Makes ready: allocates, compiles, warms up, and refuses with an error when its result is wrong. */
+export interface Entry {
+  name: string;
+  enter(one: Case, signal: AbortSignal): Promise<Contender>;
+}

@@ -1,0 +1,66 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { type Case, type Contender, type Run, Skipped } from './contender';
+import { cut } from './work';
+
+/** What bench/peers/cpu_peers.py can be asked for. */
+export const PEERS = ['torch eager', 'torch.compile', 'numpy'] as const;
+
+type Answer = { ready: true } | { skipped: string } | Run;
+
+/** A Python process that holds one peer, warm, and does what it is told line by line. */
+class Worker {
+  readonly #child: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+  #failure = '';
+
+  constructor(script: string, threads: number) {
+    const limits = Object.fromEntries(
+      ['OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'].map((name) => [name, String(threads)]),
+    );
+    this.#child = spawn('python3', [script], {
+      cwd: path.dirname(script),
+      env: { ...process.env, ...limits },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+    this.#child.on('error', (error) => {
+      this.#failure = error.message;
+    });
+    this.#child.stdin?.on('error', () => {}); // it has ended: the missing answer says so
+    this.#child.stderr?.on('data', (text: Buffer) => {
+      this.#failure = text.toString().trim().split('\n').at(-1) ?? '';
+    });
+    this.#lines = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream })[
+      Symbol.asyncIterator
+    ]();
+  }
+
+  async ask(question: object): Promise<Answer> {
+    this.#child.stdin?.write(`${JSON.stringify(question)}\n`);
+    const { value, done } = await this.#lines.next();
+    if (done) throw new Skipped(this.#failure || 'its process ended');
+    return JSON.parse(value);
+  }
+
+  close(): void {
+    this.#child.kill('SIGKILL');
+  }
+}
+
+export async function enterPeer(script: string, name: string, one: Case): Promise<Contender> {
+  const worker = new Worker(script, one.threads);
+  try {
+    const segments = one.work === 'prefill' ? Math.max(1, Math.round(cut(one).tokens / one.segment)) : 1;
+    const answer = await worker.ask({ peer: name, ...one, segments });
+    if ('skipped' in answer) throw new Skipped(answer.skipped);
+  } catch (error) {
+    worker.close();
+    throw error;
+  }
+  return {
+    name,
+    run: async () => (await worker.ask({ run: true })) as Run,
+    close: () => worker.close(),
+  };
+}

@@ -1,0 +1,85 @@
+import { bytes, count, table } from '../format';
+import type { Machine } from '../machine';
+import type { Binding } from './binding';
+import type { Change } from './compare';
+import type { Limits } from './floor';
+import type { Measured, Result } from './run';
+
+export interface Report extends Machine {
+  limits: Limits | null;
+  binding: Binding;
+  results: Result[];
+  comparison?: Change[];
+}
+
+const fixed = (value: number | null | undefined, digits = 1) => (value == null ? '-' : value.toFixed(digits));
+
+function row(result: Result, one: Measured, first: boolean): string[] {
+  const { microsecondsPerToken: time, firstIsFaster: ratio, about } = one;
+  return [
+    first ? result.work : '',
+    first ? String(result.segment) : '',
+    first ? String(result.headDim) : '',
+    one.name,
+    count(one.tokensPerSecond),
+    fixed(time.median, 2),
+    `${fixed(time.min, 2)}..${fixed(time.max, 2)}`,
+    fixed(one.gflops),
+    one.ofFloor === null ? '-' : `${(100 * one.ofFloor).toFixed(0)} %`,
+    ratio ? `${fixed(ratio.median, 2)}x` : '',
+    about ? about.error.toExponential(1) : '',
+    about ? bytes(about.streamBytes) : '',
+  ];
+}
+
+/** What a terminal shows. */
+export function inWords({ cpu, node, device, limits, binding, results, comparison }: Report): string {
+  const [{ heads, kvHeads, dtype, rule, threads }] = results;
+  const simd = 'simd' in device && device.simd ? `, ${device.simd}` : '';
+  const heading = [
+    'work',
+    'segment',
+    'head',
+    'who',
+    'tokens/s',
+    'us/token',
+    'range',
+    'GFLOP/s',
+    'of floor',
+    'ratio',
+  ];
+  const rows = results.flatMap((result) => result.contenders.map((one, i) => row(result, one, i === 0)));
+  const skips = new Map(results.flatMap(({ skipped }) => skipped.map(({ name, why }) => [name, why])));
+  const reads = limits?.reads.map(
+    (read) => `${bytes(read.bytes)}: ${(read.bandwidth / 1e9).toFixed(0)} GB/s`,
+  );
+  return [
+    `${device.backend === 'cpu' ? cpu : device.name}, ${threads} threads${simd}, Node ${node}`,
+    `${heads} heads (${kvHeads} for keys and values), ${dtype}, rule ${rule}`,
+    ...(limits
+      ? [
+          `limits measured now: ${(limits.flops / 1e9).toFixed(0)} GFLOP/s of float32; reading ${reads?.join(', ')}`,
+        ]
+      : []),
+    '',
+    table([[...heading, 'error', 'bytes'], ...rows], '<>><>>>>>>>>'),
+    '',
+    ...[...skips].map(([name, why]) => `${name}: skipped, ${why}`),
+    `a call beside its work: attendSync ${fixed(binding.sync)} us, attend ${fixed(binding.async)} us, a step of 64 streams ${fixed(binding.batchOf64)} us`,
+    '',
+    ...(comparison
+      ? [
+          'compared with before (time now / then, and what may be chance):',
+          ...comparison.map(
+            ({ what, ratio, noise, verdict }) =>
+              `  ${what}: ${fixed(ratio, 2)} ± ${fixed(noise, 2)}, ${verdict}`,
+          ),
+          '',
+        ]
+      : []),
+    'prefill: whole segments through attend, copies included. decode: one token at a time through attendSync, the mean over',
+    'whole segments, absorptions included. Medians of interleaved rounds (range: all rounds). ratio: how many times as fast',
+    'infini-stream is, median of the rounds. of floor: the time that the operations or the bytes alone take, over the time taken.',
+    'error: the largest of sampled tokens, from float64.',
+  ].join('\n');
+}
