@@ -88,9 +88,11 @@ describe('devices', () => {
 });
 
 describe('bench', () => {
+  const QUICK = ['--rounds', '2', '--seconds', '0.01'];
+
   test.each(['float32', 'bfloat16', 'float16'])('measures small %s shapes', (dtype) => {
     const sizes = ['--heads', '4', '--kv-heads', '2', '--head-dim', '8,16', '--segment', '16'];
-    const { status, result } = json('bench', ...sizes, '--dtype', dtype, '--seconds', '0.05');
+    const { status, result } = json('bench', ...sizes, '--dtype', dtype, '--threads', '1', ...QUICK);
     expect(status).toBe(0);
     expect(result).toMatchObject({
       node: process.version,
@@ -98,43 +100,58 @@ describe('bench', () => {
       device: expect.any(Object),
     });
     expect(Date.parse(result.date)).not.toBeNaN();
-    expect(result.results).toHaveLength(2);
+    const shape = { heads: 4, kvHeads: 2, segment: 16, dtype, rule: 'delta', threads: 1 };
+    expect(result.results).toHaveLength(4);
     for (const [i, measured] of result.results.entries()) {
-      expect(measured).toMatchObject({
-        heads: 4,
-        kvHeads: 2,
-        headDim: [8, 16][i],
-        segment: 16,
-        dtype,
-        rule: 'delta',
-      });
-      const { tokensPerSecond, gflops, decode, streamBytes, runs } = measured;
-      expect(runs).toBeGreaterThanOrEqual(3);
-      for (const { min, median, max } of [tokensPerSecond, gflops]) {
-        expect(min).toBeGreaterThan(0);
-        expect(median).toBeGreaterThanOrEqual(min);
-        expect(max).toBeGreaterThanOrEqual(median);
-      }
-      expect(decode.tokens).toBeGreaterThanOrEqual(16);
-      expect(decode.p90).toBeGreaterThanOrEqual(decode.median);
-      expect(streamBytes).toBeGreaterThan(0);
+      const work = i < 2 ? 'prefill' : 'decode';
+      expect(measured).toMatchObject({ ...shape, work, headDim: [8, 16][i % 2], skipped: [] });
+      const [one, ...others] = measured.contenders;
+      expect(others).toEqual([]);
+      expect(one).toMatchObject({ name: 'infini-stream', runs: 2, firstIsFaster: null });
+      const { min, median, max } = one.microsecondsPerToken;
+      expect(min).toBeGreaterThan(0);
+      expect(median).toBeGreaterThanOrEqual(min);
+      expect(max).toBeGreaterThanOrEqual(median);
+      expect(one.tokensPerSecond * median).toBeCloseTo(1e6, 0);
+      expect(one.about.streamBytes).toBeGreaterThan(0);
+      expect(one.about.error).toBeLessThan(dtype === 'float32' ? 1e-6 : 5e-3);
+      expect(one.ofFloor).toBeCloseTo(measured.floor.microsecondsPerToken / median, 9);
+      if (work === 'decode') expect(one.token.p90).toBeGreaterThanOrEqual(one.token.median);
     }
+    expect(result.limits.flops).toBeGreaterThan(1e8);
+    for (const { bandwidth } of result.limits.reads) expect(bandwidth).toBeGreaterThan(1e8);
+    for (const cost of [result.binding.sync, result.binding.async, result.binding.batchOf64])
+      expect(cost).toBeGreaterThan(0);
   });
 
-  test('prints a table', () => {
-    const { status, stdout } = run(
-      'bench',
-      '--heads',
-      '1',
-      '--head-dim',
-      '8',
-      '--segment',
-      '8',
-      '--seconds',
-      '0.01',
-    );
+  const ONE = ['--heads', '1', '--head-dim', '8', '--segment', '8', ...QUICK];
+
+  test('prints a table, and what changed since an older result', () => {
+    const { result } = json('bench', ...ONE);
+    for (const { contenders } of result.results) {
+      const time = contenders[0].microsecondsPerToken;
+      for (const key of Object.keys(time)) time[key] /= 1e6;
+    }
+    writeFileSync(file('older.json'), JSON.stringify(result));
+    const { status, stdout } = run('bench', ...ONE, '--compare', file('older.json'));
     expect(status).toBe(0);
     expect(stdout).toMatch(/tokens\/s/);
+    expect(stdout).toMatch(
+      /^ {2}decode float32 delta, 1\/1 heads of 8, segments of 8, \d+ threads: .*, slower$/m,
+    );
+  });
+
+  test('peers that can not be had are said to be skipped', () => {
+    writeFileSync(file('no_peers.py'), 'import sys\nsys.exit("nothing here")\n');
+    const { status, result } = json('bench', ...ONE, '--works', 'prefill', '--peers', file('no_peers.py'));
+    expect(status).toBe(0);
+    expect(result.results[0].contenders).toHaveLength(1);
+    expect(result.results[0].skipped.map(({ name }: { name: string }) => name)).toEqual([
+      'torch eager',
+      'torch.compile',
+      'numpy',
+    ]);
+    for (const { why } of result.results[0].skipped) expect(why).toMatch(/nothing here|ENOENT|ended/);
   });
 });
 
