@@ -59,7 +59,7 @@ Napi::Value step(const Napi::CallbackInfo& info) {
 Napi::Value step_now(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     BatchHandle& handle = open_batch(info);
-    handle.batch->run_now(in_place(read_step(info, handle)));
+    handle.batch->run_now(in_place(read_step(info, handle)), handle.device->limit->most);
     return info.Env().Undefined();
   });
 }

@@ -94,7 +94,7 @@ template <CallKind kind> Napi::Value run_now(const Napi::CallbackInfo& info) {
     const Arguments arguments = kind == CallKind::Attend
                                     ? read_arguments(kind, config, engine, info[1], info[2], info[3], info[4])
                                     : read_arguments(kind, config, engine, info[1], none, none, info[2]);
-    stream->run_now(kind, in_place(arguments));
+    stream->run_now(kind, in_place(arguments), handle.device->limit->most);
     return info.Env().Undefined();
   });
 }

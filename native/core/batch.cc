@@ -19,9 +19,9 @@ void Batch::commit(Work& work) {
   for (const auto& stream : streams) stream->count(1);
 }
 
-void Batch::run_now(const Tensors& packed) {
+void Batch::run_now(const Tensors& packed, int threads) {
   const auto work = begin(packed);
-  run_to_end(backend_, *work);
+  run_to_end(backend_, *work, threads);
   commit(*work);
 }
 

@@ -17,8 +17,8 @@ class Batch {
   std::unique_ptr<Work> begin(const Tensors& packed);
   void commit(Work& work);
 
-  // On the calling thread, from start to end. Throws Error.
-  void run_now(const Tensors& packed);
+  // On the calling thread, which may have the help of others, from start to end. Throws Error.
+  void run_now(const Tensors& packed, int threads);
 
   const std::vector<std::shared_ptr<Stream>> streams;
   const StreamConfig& config() const { return streams.front()->config; }

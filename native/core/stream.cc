@@ -1,5 +1,7 @@
 #include "core/stream.h"
 
+#include "core/crew.h"
+
 namespace infini {
 
 Stream::Stream(Backend& backend, std::unique_ptr<StreamState> state, const StreamConfig& config)
@@ -27,9 +29,9 @@ void Stream::count(int64_t tokens) noexcept {
   backend_.ledger.segments += tokens_ / config.segment_length - before;
 }
 
-void Stream::run_now(CallKind kind, const Tensors& tensors) {
+void Stream::run_now(CallKind kind, const Tensors& tensors, int threads) {
   const auto work = begin(kind, tensors);
-  run_to_end(backend_, *work);
+  run_to_end(backend_, *work, threads);
   commit(kind, tensors, *work);
 }
 
@@ -44,14 +46,16 @@ void Stream::reset() {
   tokens_ = 0;
 }
 
-void run_to_end(Backend& backend, Work& work) {
+void run_to_end(Backend& backend, Work& work, int threads) {
   while (const int units = work.next_stage()) {
     if (backend.gathers()) {
       std::vector<Work*> works;
       work.gather(works);
       backend.launch(works.data(), int(works.size()));
     }
-    for (int unit = 0; unit < units; ++unit) work.run(unit);
+    // While the engine's threads are at work, help would be at their cost.
+    const bool alone = backend.gathers() || backend.ledger.pending_calls > 0;
+    Crew::run(work, units, alone ? 1 : threads);
     backend.ledger.units += units;
   }
 }

@@ -22,8 +22,8 @@ class Stream {
   std::unique_ptr<Work> begin(CallKind kind, const Tensors& tensors);
   void commit(CallKind kind, const Tensors& tensors, Work& work);
 
-  // On the calling thread, from start to end. Throws Error.
-  void run_now(CallKind kind, const Tensors& tensors);
+  // On the calling thread, which may have the help of others, from start to end. Throws Error.
+  void run_now(CallKind kind, const Tensors& tensors, int threads);
 
   std::shared_ptr<Stream> fork() const;
   void reset();
@@ -46,7 +46,7 @@ class Stream {
   std::deque<std::shared_ptr<Call>> calls_;  // in call order; the front one is at work; guarded by the engine's lock
 };
 
-// All stages of a work, on the calling thread. Throws Error.
-void run_to_end(Backend& backend, Work& work);
+// All stages of a work, on the calling thread and at most threads - 1 others. Throws Error.
+void run_to_end(Backend& backend, Work& work, int threads);
 
 }  // namespace infini

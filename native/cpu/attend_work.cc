@@ -16,7 +16,7 @@ constexpr double kUnitFlops = 64e6;   // about 2 ms of AVX2; far below 50 ms on 
 constexpr double kScoreCost = 100;    // a score's share of the softmax
 constexpr double kFeatureCost = 100;  // sigma of one element
 constexpr double kRowCost = 5000, kPieceCost = 20000;
-constexpr double kSmallFlops = 1e6;   // not worth waking another thread for
+constexpr double kSmallFlops = 0.25e6;  // not worth a unit of its own
 constexpr int64_t kAppendElements = 2 << 20;  // keys and values one unit writes to the cache: a few milliseconds
 
 class AttendWork final : public CallWork {

@@ -1,5 +1,5 @@
 // The engine under a storm of calls, batches, cancellations and failures from several threads, on two made-up
-// devices: one that runs units on many threads, one that gathers. Compiled with -fsanitize=thread by engine.test.ts.
+// devices: one that runs units on many threads, one that gathers. Compiled with -fsanitize=thread by core.test.ts.
 //
 // Usage: engine <seed> <rounds>. Prints what it saw; exits with 1 and a sentence when something is wrong.
 #include "core/engine.h"

@@ -93,6 +93,27 @@ seededTest('weak and strong queries and keys side by side give accurate outputs'
   }
 });
 
+seededTest('strong keys between weak ones give accurate outputs, wherever they lie', async (rng) => {
+  const headDim = 16;
+  for (const [first, last] of [
+    [0, 3],
+    [9, 12],
+    [40, 45],
+    [62, 64],
+  ]) {
+    const pair = new Pair(device, { heads: 1, headDim, segmentLength: 200, gate: -2 });
+    const strong = around(size(headDim), 0.003);
+    const input = makeInput(pair.stream.config, 150, rng, {
+      q: strong,
+      k: (random, index, token) =>
+        token % 64 >= first && token % 64 < last ? strong(random, index, token) : 0.01 * random.normal(),
+    });
+    await pair.attend(input, 'sync');
+    expect(pair.compared).toBe(1);
+    pair.close();
+  }
+});
+
 seededTest(
   'terms of 1e20 that cancel inside a logit leave it exact, or fail the call on CUDA',
   async (rng) => {
