@@ -33,6 +33,9 @@ const Kernels& choose() {
   levels[count++] = &portable::kernels;
 
   const char* wish = std::getenv("INFINI_CPU");
+#if defined(INFINI_HAVE_WIDE)
+  if (wish && std::strcmp(wish, "wide") == 0 && has_avx2()) return wide::kernels;
+#endif
   for (int i = 0; wish && i < count; ++i) {
     if (std::strcmp(wish, levels[i]->name) == 0) return *levels[i];
   }

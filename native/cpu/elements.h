@@ -44,9 +44,9 @@ struct BFloat16 { uint16_t bits; };
 struct Float16 { uint16_t bits; };
 
 template <class T> inline Floats load(const BFloat16* from) requires(sizeof(T) == 4) {
-#if defined(__AVX512F__)
+#if defined(INFINI_AVX512)
   return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16);
-#elif defined(__AVX2__)
+#elif defined(INFINI_AVX2)
   return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)from)), 16);
 #else
   float lanes[kLanes<float>];
@@ -56,9 +56,9 @@ template <class T> inline Floats load(const BFloat16* from) requires(sizeof(T) =
 }
 
 template <class T> inline Floats load(const Float16* from) requires(sizeof(T) == 4) {
-#if defined(__AVX512F__)
+#if defined(INFINI_AVX512)
   return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
-#elif defined(__AVX2__)
+#elif defined(INFINI_AVX2)
   return (Floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
 #else
   float lanes[kLanes<float>];

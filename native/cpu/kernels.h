@@ -142,6 +142,7 @@ size_t workspace_bytes(int head_dim, int value_dim);
 namespace portable { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }
 namespace avx512 { extern const Kernels kernels; }
+namespace wide { extern const Kernels kernels; }  // avx512's vectors on AVX2, for tests: only when asked for
 
 // The best table this processor can run, or the one that INFINI_CPU names if it can run that.
 const Kernels& select_kernels();

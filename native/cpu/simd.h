@@ -14,12 +14,20 @@
 
 #include "cpu/kernels.h"
 
-#if defined(__AVX512F__)
+// A build may set the width itself: its vectors are then made of narrower ones, without intrinsics. So the tests run
+// the kernels for AVX-512 on processors that lack it.
+#if defined(INFINI_VECTOR_BYTES)
+#elif defined(__AVX512F__)
+#define INFINI_AVX512 1
 #define INFINI_VECTOR_BYTES 64
 #elif defined(__AVX2__)
+#define INFINI_AVX2 1
 #define INFINI_VECTOR_BYTES 32
 #else
 #define INFINI_VECTOR_BYTES 16
+#if defined(__x86_64__)
+#define INFINI_SSE 1
+#endif
 #endif
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
@@ -46,11 +54,11 @@ template <class T> inline Vector<T> broadcast(T value) { return value - Vector<T
 
 // Between float32 and float64 lanes. GCC 12 takes __builtin_convertvector through the stack, hence the intrinsics.
 inline Doubles widen(const float* from) {
-#if defined(__AVX512F__)
+#if defined(INFINI_AVX512)
   return (Doubles)_mm512_cvtps_pd(_mm256_loadu_ps(from));
-#elif defined(__AVX2__)
+#elif defined(INFINI_AVX2)
   return (Doubles)_mm256_cvtps_pd(_mm_loadu_ps(from));
-#elif defined(__x86_64__)
+#elif defined(INFINI_SSE)
   return (Doubles)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadu_si64(from)));
 #else
   return __builtin_convertvector(load_as<HalfFloats>(from), Doubles);
@@ -63,12 +71,12 @@ template <class T> inline Doubles load(const float* from) requires(sizeof(T) == 
 
 // Two vectors of float64 lanes as one of float32 lanes.
 inline Floats narrow(Doubles low, Doubles high) {
-#if defined(__AVX512F__)
+#if defined(INFINI_AVX512)
   return (Floats)_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low)),
                                     _mm512_cvtpd_ps((__m512d)high), 1);
-#elif defined(__AVX2__)
+#elif defined(INFINI_AVX2)
   return (Floats)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)high), _mm256_cvtpd_ps((__m256d)low));
-#elif defined(__x86_64__)
+#elif defined(INFINI_SSE)
   return (Floats)_mm_movelh_ps(_mm_cvtpd_ps((__m128d)low), _mm_cvtpd_ps((__m128d)high));
 #else
   float lanes[kLanes<float>];
@@ -79,17 +87,17 @@ inline Floats narrow(Doubles low, Doubles high) {
 }
 
 // a > b ? a : b and a < b ? a : b, which compilers do not make one instruction of.
-#if defined(__AVX512F__)
+#if defined(INFINI_AVX512)
 inline Doubles maximum(Doubles a, Doubles b) { return (Doubles)_mm512_max_pd((__m512d)a, (__m512d)b); }
 inline Doubles minimum(Doubles a, Doubles b) { return (Doubles)_mm512_min_pd((__m512d)a, (__m512d)b); }
 inline Floats maximum(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
 inline Floats minimum(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
-#elif defined(__AVX2__)
+#elif defined(INFINI_AVX2)
 inline Doubles maximum(Doubles a, Doubles b) { return (Doubles)_mm256_max_pd((__m256d)a, (__m256d)b); }
 inline Doubles minimum(Doubles a, Doubles b) { return (Doubles)_mm256_min_pd((__m256d)a, (__m256d)b); }
 inline Floats maximum(Floats a, Floats b) { return (Floats)_mm256_max_ps((__m256)a, (__m256)b); }
 inline Floats minimum(Floats a, Floats b) { return (Floats)_mm256_min_ps((__m256)a, (__m256)b); }
-#elif defined(__x86_64__)
+#elif defined(INFINI_SSE)
 inline Doubles maximum(Doubles a, Doubles b) { return (Doubles)_mm_max_pd((__m128d)a, (__m128d)b); }
 inline Doubles minimum(Doubles a, Doubles b) { return (Doubles)_mm_min_pd((__m128d)a, (__m128d)b); }
 inline Floats maximum(Floats a, Floats b) { return (Floats)_mm_max_ps((__m128)a, (__m128)b); }
