@@ -1,7 +1,7 @@
 """PyTorch and NumPy beside infini-stream on the CPU: a warm worker that a benchmark asks, line by line, over stdin.
 
     {"peer": "torch eager", "work": "prefill", "heads": 8, "headDim": 64, "segment": 512, "dtype": "float32",
-     "rule": "delta", "segments": 16, "threads": 2}       -> {"ready": true} or {"skipped": "why"}
+     "rule": "delta", "segments": 16, "threads": 2}       -> {"ready": true, "error": 1e-7, "bytes": null} or {"skipped": "why"}
     {"run": true}                                         -> {"seconds": 0.123, "tokens": 8192}
 
 A peer computes what a stream computes (bench/peers/mathematics.py): the outputs of every token, and the memory carried from
@@ -162,10 +162,46 @@ class NumPy:
         return float(self.np.linalg.norm(outputs[0][0] - wanted) / self.np.linalg.norm(wanted))
 
 
+class Cache:
+    """Full attention as transformers decode: one token at a time over so many cached ones. No memory, no segments."""
+
+    TOKENS = 32
+
+    def __init__(self, case, cached):
+        import torch
+
+        if case["work"] != "decode":
+            raise ValueError("a cache is for decoding")
+        torch.set_num_threads(case["threads"])
+        torch.set_grad_enabled(False)
+        self.torch, dtype = torch, getattr(torch, case["dtype"])
+        generator = torch.Generator().manual_seed(1)
+        shape = (1, case["heads"], cached, case["headDim"])
+        self.k, self.v = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+        self.q = torch.randn((1, case["heads"], self.TOKENS, case["headDim"]), generator=generator).to(dtype)
+        self.bytes = 2 * self.k.numel() * self.k.element_size()
+
+    def decode(self):
+        sdpa = self.torch.nn.functional.scaled_dot_product_attention
+        outputs = [sdpa(self.q[:, :, t : t + 1], self.k, self.v)[0] for t in range(self.TOKENS)]
+        return [self.torch.cat(outputs, 1)], self.TOKENS
+
+    def remember(self):
+        pass
+
+    def error(self, outputs, work):
+        q, k, v, out = (x[0, 0].double() for x in (self.q, self.k, self.v, outputs[0].unsqueeze(0)))
+        wanted = (q @ k.T / q.shape[-1] ** 0.5).softmax(-1) @ v
+        return float((out - wanted).norm() / wanted.norm())
+
+
 PEERS = {
     "torch eager": lambda case: Torch(case, False),
     "torch.compile": lambda case: Torch(case, True),
     "numpy": lambda case: NumPy(case),
+    "torch, 4K cached": lambda case: Cache(case, 4096),
+    "torch, 16K cached": lambda case: Cache(case, 16384),
+    "torch, 64K cached": lambda case: Cache(case, 65536),
 }
 
 
@@ -177,7 +213,7 @@ def prepare(case):
     error = peer.error(body()[0], case["work"])
     if not error <= LIMIT[case["dtype"]]:
         raise ValueError(f"its result is wrong: {error:.1e} from float64")
-    return body
+    return body, {"error": error, "bytes": getattr(peer, "bytes", None)}
 
 
 def main():
@@ -190,8 +226,8 @@ def main():
             answer = {"seconds": time.perf_counter() - start, "tokens": tokens}
         else:
             try:
-                body = prepare(asked)
-                answer = {"ready": True}
+                body, about = prepare(asked)
+                answer = {"ready": True} | about
             except Exception as error:
                 body, answer = None, {"skipped": str(error).strip().splitlines()[0] if str(error) else repr(error)}
         print(json.dumps(answer), flush=True)

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Command, Option } from 'commander';
 import { type Device, type DType, openDevice, type Rule } from '../index';
@@ -6,7 +6,8 @@ import { measureBinding } from './bench/binding';
 import { compare } from './bench/compare';
 import { type Case, type Entry, WORKS, type Work } from './bench/contender';
 import { floorOf, measureLimits } from './bench/floor';
-import { enterPeer, PEERS } from './bench/peers';
+import { htmlReport } from './bench/html';
+import { CACHES, enterPeer, PEERS } from './bench/peers';
 import { inWords, type Report } from './bench/report';
 import { type Effort, type Result, runCase } from './bench/run';
 import { enterStream } from './bench/stream';
@@ -28,6 +29,7 @@ interface BenchOptions {
   threads?: number;
   peers?: string;
   compare?: string;
+  html?: string;
   json?: boolean;
 }
 
@@ -64,6 +66,7 @@ export function benchCommand(): Command {
       'measure what this Python program offers beside it (bench/peers/cpu_peers.py)',
     )
     .option('--compare <file>', 'say what changed since this JSON result')
+    .option('--html <file>', 'write a page with a roofline and curves (needs vega@5 and vega-lite@5)')
     .option('--json', 'print JSON')
     .action(bench);
 }
@@ -72,7 +75,9 @@ function entriesOf(device: Device, peers: string | undefined): Entry[] {
   const own: Entry = { name: 'infini-stream', enter: (one, signal) => enterStream(device, one, signal) };
   if (peers === undefined || device.info.backend !== 'cpu') return [own];
   const script = path.resolve(peers);
-  return [own, ...PEERS.map((name): Entry => ({ name, enter: (one) => enterPeer(script, name, one) }))];
+  const entry = (name: string): Entry => ({ name, enter: (one) => enterPeer(script, name, one) });
+  const caches = CACHES.map((name): Entry => ({ ...entry(name), only: 'decode', otherWork: true }));
+  return [own, ...PEERS.map(entry), ...caches];
 }
 
 async function bench(options: BenchOptions): Promise<void> {
@@ -106,6 +111,7 @@ async function bench(options: BenchOptions): Promise<void> {
     const binding = await measureBinding(device, signal);
     const report: Report = { ...machineOf(info), limits, binding, results };
     if (before) report.comparison = compare(before.results, results);
+    if (options.html !== undefined) writeFileSync(options.html, await htmlReport(report));
     console.log(options.json ? JSON.stringify(report, null, 2) : inWords(report));
   });
 }

@@ -113,7 +113,7 @@ describe('bench', () => {
       expect(median).toBeGreaterThanOrEqual(min);
       expect(max).toBeGreaterThanOrEqual(median);
       expect(one.tokensPerSecond * median).toBeCloseTo(1e6, 0);
-      expect(one.about.streamBytes).toBeGreaterThan(0);
+      expect(one.about.bytes).toBeGreaterThan(0);
       expect(one.about.error).toBeLessThan(dtype === 'float32' ? 1e-6 : 5e-3);
       expect(one.ofFloor).toBeCloseTo(measured.floor.microsecondsPerToken / median, 9);
       if (work === 'decode') expect(one.token.p90).toBeGreaterThanOrEqual(one.token.median);
@@ -139,6 +139,17 @@ describe('bench', () => {
     expect(stdout).toMatch(
       /^ {2}decode float32 delta, 1\/1 heads of 8, segments of 8, \d+ threads: .*, slower$/m,
     );
+  });
+
+  test('draws a page that needs nothing but itself', () => {
+    const { status, stderr } = run('bench', ...ONE, '--html', file('bench.html'));
+    expect([status, stderr]).toEqual([0, expect.any(String)]);
+    const html = readFileSync(file('bench.html'), 'utf8');
+    expect(html.match(/<svg /g)).toHaveLength(2); // no peers, no third one
+    expect(html).toContain('operations for each byte from memory');
+    expect(html).toContain('microseconds for a token');
+    expect(html.match(/<td>infini-stream<\/td>/g)).toHaveLength(2);
+    expect(html).not.toMatch(/<script|src=/);
   });
 
   test('peers that can not be had are said to be skipped', () => {

@@ -21,8 +21,8 @@ export interface Contender {
   name: string;
   run(): Promise<Run> | Run;
   close(): void;
-  /** What it found out before it was let in. */
-  about?: Record<string, number>;
+  /** What was found out before it was let in: the relative error, and the bytes it holds for a stream. */
+  about?: { error?: number; bytes?: number; splitError?: number };
 }
 
 /** What can not do a case says why; it is shown as skipped. */
@@ -31,5 +31,9 @@ export class Skipped extends Error {}
 /** Makes ready: allocates, compiles, warms up, and refuses with an error when its result is wrong. */
 export interface Entry {
   name: string;
+  /** Left out of other work without a word. */
+  only?: Work;
+  /** Its operations are not those of the case: it has a time, but no GFLOP/s and no floor. */
+  otherWork?: boolean;
   enter(one: Case, signal: AbortSignal): Promise<Contender>;
 }

@@ -4,10 +4,11 @@ import { createInterface } from 'node:readline';
 import { type Case, type Contender, type Run, Skipped } from './contender';
 import { cut } from './work';
 
-/** What bench/peers/cpu_peers.py can be asked for. */
-export const PEERS = ['torch eager', 'torch.compile', 'numpy'] as const;
+/** What bench/peers/cpu_peers.py can be asked for: the same work, and what decodes without a memory. */
+export const PEERS = ['torch eager', 'torch.compile', 'numpy'];
+export const CACHES = ['torch, 4K cached', 'torch, 16K cached', 'torch, 64K cached'];
 
-type Answer = { ready: true } | { skipped: string } | Run;
+type Answer = { ready: true; error: number; bytes: number | null } | { skipped: string } | Run;
 
 /** A Python process that holds one peer, warm, and does what it is told line by line. */
 class Worker {
@@ -50,16 +51,20 @@ class Worker {
 
 export async function enterPeer(script: string, name: string, one: Case): Promise<Contender> {
   const worker = new Worker(script, one.threads);
+  const about: Contender['about'] = {};
   try {
     const segments = one.work === 'prefill' ? Math.max(1, Math.round(cut(one).tokens / one.segment)) : 1;
     const answer = await worker.ask({ peer: name, ...one, segments });
     if ('skipped' in answer) throw new Skipped(answer.skipped);
+    if ('ready' in answer)
+      Object.assign(about, { error: answer.error, ...(answer.bytes && { bytes: answer.bytes }) });
   } catch (error) {
     worker.close();
     throw error;
   }
   return {
     name,
+    about,
     run: async () => (await worker.ask({ run: true })) as Run,
     close: () => worker.close(),
   };

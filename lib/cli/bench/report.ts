@@ -27,29 +27,23 @@ function row(result: Result, one: Measured, first: boolean): string[] {
     fixed(one.gflops),
     one.ofFloor === null ? '-' : `${(100 * one.ofFloor).toFixed(0)} %`,
     ratio ? `${fixed(ratio.median, 2)}x` : '',
-    about ? about.error.toExponential(1) : '',
-    about ? bytes(about.streamBytes) : '',
+    about?.error === undefined ? '' : about.error.toExponential(1),
+    about?.bytes ? bytes(about.bytes) : '',
   ];
 }
 
-/** What a terminal shows. */
-export function inWords({ cpu, node, device, limits, binding, results, comparison }: Report): string {
+export const HEADING = [
+  ...['work', 'segment', 'head', 'who', 'tokens/s', 'us/token', 'range', 'GFLOP/s', 'of floor', 'ratio'],
+  ...['error', 'bytes'],
+];
+
+export const cells = ({ results }: Report): string[][] =>
+  results.flatMap((result) => result.contenders.map((one, i) => row(result, one, i === 0)));
+
+/** What was measured, where, and what that place can do. */
+export function head({ cpu, node, device, limits, results }: Report): string[] {
   const [{ heads, kvHeads, dtype, rule, threads }] = results;
   const simd = 'simd' in device && device.simd ? `, ${device.simd}` : '';
-  const heading = [
-    'work',
-    'segment',
-    'head',
-    'who',
-    'tokens/s',
-    'us/token',
-    'range',
-    'GFLOP/s',
-    'of floor',
-    'ratio',
-  ];
-  const rows = results.flatMap((result) => result.contenders.map((one, i) => row(result, one, i === 0)));
-  const skips = new Map(results.flatMap(({ skipped }) => skipped.map(({ name, why }) => [name, why])));
   const reads = limits?.reads.map(
     (read) => `${bytes(read.bytes)}: ${(read.bandwidth / 1e9).toFixed(0)} GB/s`,
   );
@@ -61,8 +55,17 @@ export function inWords({ cpu, node, device, limits, binding, results, compariso
           `limits measured now: ${(limits.flops / 1e9).toFixed(0)} GFLOP/s of float32; reading ${reads?.join(', ')}`,
         ]
       : []),
+  ];
+}
+
+/** What a terminal shows. */
+export function inWords(report: Report): string {
+  const { binding, results, comparison } = report;
+  const skips = new Map(results.flatMap(({ skipped }) => skipped.map(({ name, why }) => [name, why])));
+  return [
+    ...head(report),
     '',
-    table([[...heading, 'error', 'bytes'], ...rows], '<>><>>>>>>>>'),
+    table([HEADING, ...cells(report)], '<>><>>>>>>>>'),
     '',
     ...[...skips].map(([name, why]) => `${name}: skipped, ${why}`),
     `a call beside its work: attendSync ${fixed(binding.sync)} us, attend ${fixed(binding.async)} us, a step of 64 streams ${fixed(binding.batchOf64)} us`,

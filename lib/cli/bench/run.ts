@@ -15,14 +15,14 @@ export interface Measured {
   runs: number;
   microsecondsPerToken: Spread;
   tokensPerSecond: number;
-  gflops: number;
+  gflops: number | null;
   /** The floor's time divided by this. */
   ofFloor: number | null;
   /** How many times as fast the first contender is, and how far single rounds are from that. */
   firstIsFaster: Spread | null;
   /** Single tokens, where they were timed. */
   token?: { median: number; p90: number };
-  about?: Record<string, number>;
+  about?: Contender['about'];
 }
 
 export interface Result extends Case {
@@ -72,10 +72,14 @@ export async function runCase(
   const contenders: Contender[] = [];
   const skipped: Result['skipped'] = [];
   try {
+    const otherWork = new Set<Contender>();
     for (const entry of entries) {
       signal.throwIfAborted();
+      if (entry.only !== undefined && entry.only !== one.work) continue;
       try {
-        contenders.push(await entry.enter(one, signal));
+        const contender = await entry.enter(one, signal);
+        contenders.push(contender);
+        if (entry.otherWork) otherWork.add(contender);
       } catch (error) {
         if (!(error instanceof Skipped)) throw error;
         skipped.push({ name: entry.name, why: error.message });
@@ -92,14 +96,15 @@ export async function runCase(
     const times = runs.map((all) => all.map((run) => (1e6 * run.seconds) / run.tokens));
     const measured = contenders.map((contender, i): Measured => {
       const microsecondsPerToken = spread(times[i]);
+      const same = !otherWork.has(contender);
       const each = runs[i].flatMap((run) => run.microseconds ?? []);
       return {
         name: contender.name,
         runs: rounds,
         microsecondsPerToken,
         tokensPerSecond: 1e6 / microsecondsPerToken.median,
-        gflops: flopsPerSegment(one) / one.segment / microsecondsPerToken.median / 1e3,
-        ofFloor: floor && floor.microsecondsPerToken / microsecondsPerToken.median,
+        gflops: same ? flopsPerSegment(one) / one.segment / microsecondsPerToken.median / 1e3 : null,
+        ofFloor: floor && same ? floor.microsecondsPerToken / microsecondsPerToken.median : null,
         firstIsFaster: i === 0 ? null : spread(times[i].map((time, round) => time / times[0][round])),
         ...(each.length > 0 && { token: { median: median(each), p90: quantile(each, 0.9) } }),
         ...(contender.about && { about: contender.about }),

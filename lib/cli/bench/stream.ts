@@ -103,7 +103,7 @@ export async function enterStream(device: Device, one: Case, signal: AbortSignal
   const about = {
     splitError: await compareCuts(device, one, input, tokens),
     error: await compareExact(device, one, input, tokens),
-    streamBytes: stream.byteLength,
+    bytes: stream.byteLength,
   };
   const out = input.q.slice();
   // A full memory first: an empty one would save the first segment its retrieval.
