@@ -8,7 +8,7 @@ import { type Case, type Entry, WORKS, type Work } from './bench/contender';
 import { floorOf, measureLimits } from './bench/floor';
 import { htmlReport } from './bench/html';
 import { CACHES, enterPeer, PEERS } from './bench/peers';
-import { inWords, type Report } from './bench/report';
+import { inWords, placeOf, type Report } from './bench/report';
 import { type Effort, type Result, runCase } from './bench/run';
 import { enterStream } from './bench/stream';
 import { interruptible } from './interrupt';
@@ -75,15 +75,25 @@ function entriesOf(device: Device, peers: string | undefined): Entry[] {
   const own: Entry = { name: 'infini-stream', enter: (one, signal) => enterStream(device, one, signal) };
   if (peers === undefined || device.info.backend !== 'cpu') return [own];
   const script = path.resolve(peers);
-  const entry = (name: string): Entry => ({ name, enter: (one) => enterPeer(script, name, one) });
+  const entry = (name: string): Entry => ({
+    name,
+    enter: (one, signal) => enterPeer(script, name, one, signal),
+  });
   const caches = CACHES.map((name): Entry => ({ ...entry(name), only: 'decode', otherWork: true }));
   return [own, ...PEERS.map(entry), ...caches];
 }
 
+/** An older result, checked before anything is measured. */
+function readReport(file: string): Report {
+  const report: Report = JSON.parse(readFileSync(file, 'utf8'));
+  if (!Array.isArray(report.results) || !report.results.every(({ contenders }) => contenders?.length > 0))
+    throw new Error(`${file} is no result of this version's \`bench --json\``);
+  return report;
+}
+
 async function bench(options: BenchOptions): Promise<void> {
   const { heads, kvHeads = heads, dtype, rule, rounds, seconds } = options;
-  const before: Report | undefined =
-    options.compare === undefined ? undefined : JSON.parse(readFileSync(options.compare, 'utf8'));
+  const before = options.compare === undefined ? undefined : readReport(options.compare);
   await interruptible(async (signal) => {
     using device = openDevice(
       options.device as Parameters<typeof openDevice>[0],
@@ -110,7 +120,11 @@ async function bench(options: BenchOptions): Promise<void> {
     }
     const binding = await measureBinding(device, signal);
     const report: Report = { ...machineOf(info), limits, binding, results };
-    if (before) report.comparison = compare(before.results, results);
+    if (before) {
+      report.comparison = compare(before.results, results);
+      if (placeOf(before) !== placeOf(report))
+        console.error(`  compared with another machine: ${placeOf(before)}, not ${placeOf(report)}`);
+    }
     if (options.html !== undefined) writeFileSync(options.html, await htmlReport(report));
     console.log(options.json ? JSON.stringify(report, null, 2) : inWords(report));
   });

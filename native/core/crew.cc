@@ -53,7 +53,7 @@ void Crew::run_together(Work& work, int units, int threads) {
   }
   take_units();
   open_ = false;
-  while (inside_ > 0) pause();
+  for (int i = 0; inside_ > 0; ++i) i < 1000 ? pause() : std::this_thread::yield();  // or it can not go on
   if (failure_) std::rethrow_exception(failure_);
 }
 

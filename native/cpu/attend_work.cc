@@ -23,7 +23,7 @@ class AttendWork final : public CallWork {
  public:
   AttendWork(CpuStreamState& state, const Tensors& tensors, const Pieces& pieces, bool absorbed, bool checked)
       : CallWork(state, tensors), pieces_(pieces), absorbed_(absorbed), stage_(checked ? Stage::Check : Stage::Start) {
-    const int64_t absorb_bytes = config_.kv_heads * absorb_elements() * int64_t(sizeof(float));
+    const int64_t absorb_bytes = config_.kv_heads * absorb_elements(config_) * int64_t(sizeof(float));
     if (pieces.size() > 1) scratch_bytes_ += config_.segment_length * config_.token_bytes();
     if (pieces.completed() > 0) scratch_bytes_ += config_.memory_bytes() + absorb_bytes;
     if (scratch_bytes_ > 0) require_memory(uint64_t(scratch_bytes_), "the scratch of one call", state.ledger);
@@ -173,29 +173,23 @@ class AttendWork final : public CallWork {
 
   int64_t residual_blocks() const { return (config_.segment_length + kTokens - 1) / kTokens; }
 
-  // What one head absorbs: sigma(K) in whole panels, then the residual.
-  int64_t feature_elements() const { return padded(config_.segment_length) * int64_t(config_.head_dim); }
-  int64_t absorb_elements() const {
-    return feature_elements() + config_.segment_length * int64_t(padded(config_.value_dim));
-  }
-
   struct HeadRows {
     void *features, *residual;
   };
   HeadRows rows(int head, bool exact) const {
     if (exact) {
       double* own = exact_rows_[size_t(head)].as<double>();
-      return {own, own + feature_elements()};
+      return {own, own + feature_elements(config_)};
     }
-    float* own = absorbed_rows_.as<float>() + head * absorb_elements();
-    return {own, own + feature_elements()};
+    float* own = absorbed_rows_.as<float>() + head * absorb_elements(config_);
+    return {own, own + feature_elements(config_)};
   }
 
   // From here on this head's rows are float64.
   void make_exact(int head) {
     Buffer& rows = exact_rows_[size_t(head)];
     if (rows.bytes() > 0) return;
-    const size_t bytes = size_t(absorb_elements()) * sizeof(double);
+    const size_t bytes = size_t(absorb_elements(config_)) * sizeof(double);
     require_memory(bytes, "the scratch of one call", state_.ledger);
     rows = Buffer(bytes, state_.ledger, &Ledger::scratch_bytes);
   }

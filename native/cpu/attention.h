@@ -1,8 +1,8 @@
 // Causal softmax attention inside the segment, one block of keys at a time (the scores of a tile never exceed
 // kTileRows x kBlock), then the gate between it and what the memory retrieves.
 //
-// A softmax turns an absolute error of a score into a relative error of the output. float32 scores err by 1e-7 of
-// |q| |k| scale, so float32 does the rows where that bound is at most kOrdinaryLogit and float64 the others (retrieval.h:
+// A softmax turns an absolute error of a score into a relative error of the output. float32 scores, in chains of at most
+// kChain components, err by some 1e-7 of |q| |k| scale, so float32 does the rows where that bound is at most kOrdinaryLogit and float64 the others (retrieval.h:
 // in_float_then_double). Weights are float32, and so are their products with values within a block of kBlock keys.
 // Blocks lie on the segment's own grid, so a row's arithmetic is the same whether its keys came in this call or long
 // before.
@@ -16,7 +16,8 @@ namespace infini::cpu::INFINI_SIMD_LEVEL {
 
 constexpr double kOrdinaryLogit = 64;
 constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.69314718055994531;
-constexpr float kLowestExponent = -100;  // less is no weight at all; 2^(-100 - 24) is still a normal number
+constexpr int kLowestWeight = -125;  // 2 to this is still a normal number; less is no weight at all
+constexpr int kChain = 64;
 
 // Lower than any score.
 template <class T> constexpr T kLowest = kExact<T> ? T(-1.7976931348623157e308) : T(-3.402823466e38);
@@ -29,14 +30,14 @@ template <class T> struct Tile {
   T* score;              // [kBlock] q . k
   float* weight;         // [kBlock] exp((score - top) scale) 2^power
   float* block;          // [columns] weight times values, this block
-  T* sum;                // [columns] the same, all blocks so far
+  double* sum;           // [columns] the same, all blocks so far
   T* top;                // largest score so far
   double* mass;          // sum of weights so far
   double* rescale;       // what this block's new top makes of the old sum
   int64_t* sees;         // so many keys of the segment
   float* query_norm;     // |q|^2
   float* key_norm;       // the largest |k|^2 of the keys seen so far
-  int power;             // the sum of all weights is at most 1: values as large as float32 holds do not overflow
+  int power;             // so that a block's weights sum up to 1 at most: values as large as float32 holds do not overflow
 };
 
 // Room for a block of keys and values where they can not be multiplied as they lie.
@@ -122,21 +123,28 @@ template <int V, class B>
 inline void score_and_measure(const float* query, Right<B> keys, int head_dim, float* scores, float* norms) {
   Floats score[V], norm[V];
 #pragma GCC unroll 16
-  for (int v = 0; v < V; ++v) score[v] = norm[v] = Floats{};
-  for (int i = 0; i < head_dim; ++i) {
-    const Floats component = broadcast(query[i]);
+  for (int v = 0; v < V; ++v) norm[v] = Floats{};
+  for (int first = 0; first < head_dim; first += kChain) {
+    const int end = head_dim - first < kChain ? head_dim : first + kChain;
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) score[v] = Floats{};
+    for (int i = first; i < end; ++i) {
+      const Floats component = broadcast(query[i]);
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) {
+        const Floats key = load<float>(keys.column(v * kLanes<float>) + i * keys.stride);
+        score[v] += component * key;
+        norm[v] += key * key;
+      }
+    }
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
-      const Floats key = load<float>(keys.column(v * kLanes<float>) + i * keys.stride);
-      score[v] += component * key;
-      norm[v] += key * key;
+      float* to = scores + v * kLanes<float>;
+      store(to, first > 0 ? load<float>(to) + score[v] : score[v]);
     }
   }
 #pragma GCC unroll 16
-  for (int v = 0; v < V; ++v) {
-    store(scores + v * kLanes<float>, score[v]);
-    store(norms + v * kLanes<float>, norm[v]);
-  }
+  for (int v = 0; v < V; ++v) store(norms + v * kLanes<float>, norm[v]);
 }
 template <class B>
 inline void score_one_row(const float* query, Right<B> keys, int count, int head_dim, float* scores, float* norms) {
@@ -147,6 +155,18 @@ inline void score_one_row(const float* query, Right<B> keys, int count, int head
   }
   for (; key < count; key += kPanel) {
     score_and_measure<kPanel / kLanes<float>>(query, keys.from_column(key), head_dim, scores + key, norms + key);
+  }
+}
+
+// Scores of some rows, chain by chain.
+template <class T, class B>
+inline void score_rows(int rows, int keys, int head_dim, Left<T> queries, Right<B> panels, T* scores) {
+  const int chain = kExact<T> || head_dim < kChain ? head_dim : kChain;
+  matmul(rows, keys, chain, queries, panels, scores, kBlock);
+  for (int first = chain; first < head_dim; first += chain) {
+    const int length = head_dim - first < chain ? head_dim - first : chain;
+    matmul<true>(rows, keys, length, Left<T>{queries.data + first, queries.stride},
+                 Right<B>{panels.data + first * panels.stride, panels.stride, panels.panel}, scores, kBlock);
   }
 }
 
@@ -188,7 +208,7 @@ inline float exponentials(const T* score, T top, double scale, int keys, int vis
   Floats total{};
 #pragma GCC unroll 8
   for (int key = 0; key < keys; key += kLanes<float>) {
-    const Floats exponent = exponents(score + key, top, scale), lowest = broadcast(kLowestExponent);
+    const Floats exponent = exponents(score + key, top, scale), lowest = broadcast(float(kLowestWeight - power));
     Floats weights = power_of_two(maximum(exponent, lowest), power);
     weights = exponent > lowest ? weights : Floats{};
     if (masked) weights = lane_numbers() + key < visible ? weights : Floats{};
@@ -289,8 +309,8 @@ inline int attend_block(const Forward& work, const Tile<T>& tile, const Blocks<T
       key_norms(panels, padded(keys), work.dims.head_dim, blocks.norms);
     }
     in_groups([&](int row, int count, int seen) {
-      matmul(count, padded(seen), work.dims.head_dim, Left<T>{tile.query + int64_t(row) * tile.stride, tile.stride}, panels,
-             tile.score + int64_t(row) * kBlock, kBlock);
+      score_rows(count, padded(seen), work.dims.head_dim, Left<T>{tile.query + int64_t(row) * tile.stride, tile.stride},
+                 panels, tile.score + int64_t(row) * kBlock);
     });
   });
   in_groups([&](int first, int count, int seen) {
@@ -310,10 +330,11 @@ inline int attend_block(const Forward& work, const Tile<T>& tile, const Blocks<T
     });
   });
   for (int row = first_row; row < tile.rows; ++row) {
-    T* sum = tile.sum + int64_t(row) * tile.columns;
+    double* sum = tile.sum + int64_t(row) * tile.columns;
     const float* block = tile.block + int64_t(row) * tile.columns;
-    const T rescale = T(tile.rescale[row]);
-    for (int j = 0; j < tile.columns; j += kLanes<T>) store(sum + j, load<T>(sum + j) * rescale + load<T>(block + j));
+    for (int j = 0; j < tile.columns; j += kLanes<double>) {
+      store(sum + j, load<double>(sum + j) * tile.rescale[row] + load<double>(block + j));
+    }
   }
   return overflow;
 }
@@ -335,7 +356,7 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
   tile.score = workspace.take<T>(size_t(kTileRows) * kBlock);
   tile.weight = workspace.take<float>(size_t(kTileRows) * kBlock);
   tile.block = workspace.take<float>(size_t(kTileRows) * tile.columns);
-  tile.sum = workspace.take<T>(size_t(kTileRows) * tile.columns);
+  tile.sum = workspace.take<double>(size_t(kTileRows) * tile.columns);
   tile.top = workspace.take<T>(kTileRows);
   tile.mass = workspace.take<double>(kTileRows);
   tile.rescale = workspace.take<double>(kTileRows);
@@ -393,12 +414,12 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
       if (!is_ordinary(tile.query_norm[row], tile.key_norm[row], work.scale)) trusted[row] = false;
     }
     const int head = int((work.queries.begin + row) % work.queries.group);
-    const T local = T(work.gate_rest[head] / tile.mass[row]), gate = T(work.gate[head]);
-    T* sum = tile.sum + int64_t(row) * tile.columns;
+    const double local = work.gate_rest[head] / tile.mass[row], gate = work.gate[head];
+    double* sum = tile.sum + int64_t(row) * tile.columns;
     const T* read = retrieved + int64_t(row) * tile.columns;
-    for (int j = 0; j < tile.columns; j += kLanes<T>) {
-      Vector<T> mixed = load<T>(sum + j) * local;
-      if (work.memory) mixed += gate * load<T>(read + j);
+    for (int j = 0; j < tile.columns; j += kLanes<double>) {
+      Doubles mixed = load<double>(sum + j) * local;
+      if (work.memory) mixed += gate * load<double>(read + j);
       store(sum + j, mixed);
     }
     const int64_t at = row_offset(place, dims.value_dim, work.queries.begin + row);
@@ -410,8 +431,8 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
 }
 
 inline int64_t forward(const Forward& work, void* block) {
-  // What float32 loses of tiny products, a scale beyond this would make visible.
-  return in_float_then_double(work, work.scale <= 0x1p20, [&](auto type, const Forward& rows, bool* trusted) {
+  // What float32 loses of tiny products and norms, a scale beyond this would make visible.
+  return in_float_then_double(work, work.scale <= 0x1p10, [&](auto type, const Forward& rows, bool* trusted) {
     return forward_rows<decltype(type)>(rows, block, trusted);
   });
 }

@@ -88,7 +88,7 @@ class BatchWork final : public CallWork {
   // The streams that go on together, behind those that are done.
   void begin_wave() {
     wave_ = works_.size();
-    const int64_t absorb_bytes = config_.segment_length * config_.value_width() * int64_t(sizeof(double));
+    const int64_t absorb_bytes = config_.kv_heads * absorb_elements(config_) * int64_t(sizeof(float));
     for (int64_t bytes = 0; works_.size() < states_.size() && bytes < kWaveBytes;) {
       const size_t i = works_.size();
       const Position at = positions_[i];

@@ -52,6 +52,14 @@ class CallWork : public Work {
   void* visible_output_ = nullptr;
 };
 
+// What absorbing one head's segment takes beside the state: sigma(K) in whole panels, then the residual; in elements.
+inline int64_t feature_elements(const StreamConfig& config) {
+  return padded(int64_t(config.segment_length)) * config.head_dim;
+}
+inline int64_t absorb_elements(const StreamConfig& config) {
+  return feature_elements(config) + int64_t(config.segment_length) * padded(config.value_dim);
+}
+
 // The work of CpuStreamState::attend. checked: the inputs are known to be finite.
 std::unique_ptr<Work> make_attend(CpuStreamState& state, const Tensors& tensors, const Pieces& pieces, bool absorbed,
                                   bool checked);

@@ -26,8 +26,8 @@ template <class B> struct Right {
   Right from_column(int64_t first) const { return {column(first), stride, panel}; }
 };
 
-// R rows by V vectors of C, kept in registers over the whole depth.
-template <int R, int V, class T, class B>
+// R rows by V vectors of C, kept in registers over the whole depth; what C holds already is added at the end, if wanted.
+template <int R, int V, bool add, class T, class B>
 inline void register_tile(int64_t depth, Left<T> a, Right<B> b, T* c, int64_t c_stride) {
   Vector<T> sum[R][V];
 #pragma GCC unroll 16
@@ -49,38 +49,41 @@ inline void register_tile(int64_t depth, Left<T> a, Right<B> b, T* c, int64_t c_
 #pragma GCC unroll 16
   for (int row = 0; row < R; ++row) {
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) store(c + row * c_stride + v * kLanes<T>, sum[row][v]);
+    for (int v = 0; v < V; ++v) {
+      T* to = c + row * c_stride + v * kLanes<T>;
+      store(to, add ? load<T>(to) + sum[row][v] : sum[row][v]);
+    }
   }
 }
 
-template <int R, int V, class T, class B>
+template <int R, int V, bool add, class T, class B>
 inline void last_rows(int rows, int64_t depth, Left<T> a, Right<B> b, T* c, int64_t c_stride) {
   if constexpr (R > 0) {
     if (rows == R) {
-      register_tile<R, V>(depth, a, b, c, c_stride);
+      register_tile<R, V, add>(depth, a, b, c, c_stride);
     } else {
-      last_rows<R - 1, V>(rows, depth, a, b, c, c_stride);
+      last_rows<R - 1, V, add>(rows, depth, a, b, c, c_stride);
     }
   }
 }
 
 // All rows of V vectors of columns.
-template <int V, class T, class B>
+template <int V, bool add, class T, class B>
 inline void column_strip(int rows, int64_t depth, Left<T> a, Right<B> b, T* c, int64_t c_stride) {
   int row = 0;
   for (; row + kMaxRows <= rows; row += kMaxRows) {
     // A few rows alone would not hide the latency of their chains: the last two tiles share what is left.
     if (rows - row > kMaxRows && rows - row < kMaxRows + kMaxRows / 2) break;
-    register_tile<kMaxRows, V>(depth, a.from_row(row), b, c + row * c_stride, c_stride);
+    register_tile<kMaxRows, V, add>(depth, a.from_row(row), b, c + row * c_stride, c_stride);
   }
   const int rest = rows - row, first = rest > kMaxRows ? (rest + 1) / 2 : rest;
-  last_rows<kMaxRows, V>(first, depth, a.from_row(row), b, c + row * c_stride, c_stride);
+  last_rows<kMaxRows, V, add>(first, depth, a.from_row(row), b, c + row * c_stride, c_stride);
   row += first;
-  last_rows<kMaxRows, V>(rest - first, depth, a.from_row(row), b, c + row * c_stride, c_stride);
+  last_rows<kMaxRows, V, add>(rest - first, depth, a.from_row(row), b, c + row * c_stride, c_stride);
 }
 
 // columns: a multiple of 16.
-template <class T, class B>
+template <bool add = false, class T, class B>
 inline void matmul(int rows, int columns, int64_t depth, Left<T> a, Right<B> b, T* c,
                    int64_t c_stride) {
   int column = 0;
@@ -88,25 +91,25 @@ inline void matmul(int rows, int columns, int64_t depth, Left<T> a, Right<B> b, 
   if (rows == 1) {
     constexpr int wide = 8;
     for (; column + wide * kLanes<T> <= columns; column += wide * kLanes<T>) {
-      register_tile<1, wide>(depth, a, b.from_column(column), c + column, c_stride);
+      register_tile<1, wide, add>(depth, a, b.from_column(column), c + column, c_stride);
     }
   }
   if (rows <= 2) {
     constexpr int wide = 4;
     for (; column + wide * kLanes<T> <= columns; column += wide * kLanes<T>) {
       if (rows == 1) {
-        register_tile<1, wide>(depth, a, b.from_column(column), c + column, c_stride);
+        register_tile<1, wide, add>(depth, a, b.from_column(column), c + column, c_stride);
       } else {
-        register_tile<2, wide>(depth, a, b.from_column(column), c + column, c_stride);
+        register_tile<2, wide, add>(depth, a, b.from_column(column), c + column, c_stride);
       }
     }
   }
   constexpr int step = 2 * kLanes<T>;
   for (; column + step <= columns; column += step) {
-    column_strip<2>(rows, depth, a, b.from_column(column), c + column, c_stride);
+    column_strip<2, add>(rows, depth, a, b.from_column(column), c + column, c_stride);
   }
   for (; column < columns; column += kLanes<T>) {  // float32 in 512-bit vectors: a panel of keys, an odd 16 columns
-    column_strip<1>(rows, depth, a, b.from_column(column), c + column, c_stride);
+    column_strip<1, add>(rows, depth, a, b.from_column(column), c + column, c_stride);
   }
 }
 

@@ -15,8 +15,19 @@ namespace infini::cpu::INFINI_SIMD_LEVEL {
 
 template <class T> constexpr bool kExact = sizeof(T) == sizeof(double);
 
-// A row's sigma . z for which float32 loses nothing: every product that matters is a normal number.
+// What float32 multiplies and adds without loss: features that no clamp has touched, and a row's sigma . z and result such
+// that every product that matters is a normal number.
+constexpr float kSmallestFeature = 0x1p-80f, kSmallestResult = 0x1p-100f, kLargest = 0x1p60f;
 inline bool is_ordinary_weight(double weight) { return weight >= 0x1p-30 && weight <= 0x1p100; }
+
+template <class T> inline T smallest_of(const T* values, int count) {
+  Vector<T> low = broadcast(T(kLargest));
+  int i = 0;
+  for (; i + kLanes<T> <= count; i += kLanes<T>) low = minimum(low, load<T>(values + i));
+  T smallest = reduce(low, [](T a, T b) { return a < b ? a : b; });
+  for (; i < count; ++i) smallest = values[i] < smallest ? values[i] : smallest;
+  return smallest;
+}
 
 inline int64_t row_offset(const Rows& rows, int dim, int64_t row) {
   return row / rows.group * rows.token_stride + row % rows.group * dim;
@@ -57,10 +68,20 @@ inline void read_memory(const Dims& dims, const Memory& memory, int rows, const 
       products += load<double>(features + row * stride + i) * load<double>(normalizer + i);
     }
     const double weight = reduce(products, [](double a, double b) { return a + b; });
-    if (!kExact<T> && !is_ordinary_weight(weight)) trusted[row] = false;
     const T share = weight > 0 ? T(1.0 / weight) : T(0);
     T* out = result + int64_t(row) * columns;
-    for (int j = 0; j < columns; j += kLanes<T>) store(out + j, load<T>(out + j) * share);
+    Vector<T> largest{};
+    for (int j = 0; j < columns; j += kLanes<T>) {
+      const Vector<T> sum = load<T>(out + j);
+      largest = maximum(largest, maximum(sum, -sum));
+      store(out + j, sum * share);
+    }
+    if constexpr (!kExact<T>) {
+      if (!is_ordinary_weight(weight) || smallest_of(features + row * stride, dims.head_dim) < kSmallestFeature ||
+          reduce(largest, [](T a, T b) { return a > b ? a : b; }) < kSmallestResult) {
+        trusted[row] = false;
+      }
+    }
   }
 }
 

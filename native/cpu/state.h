@@ -14,9 +14,6 @@ inline int panel_width(const Segment& segment, int64_t first) {
   return rest < kPanel ? int(rest) : kPanel;
 }
 
-// What float32 multiplies and adds without loss; no feature is 0, then.
-constexpr float kSmallestFeature = 0x1p-80f, kLargest = 0x1p60f;
-
 // sigma of one panel of keys, [headDim][kPanel], 0 in lanes beyond the segment. False when float32 will not do.
 template <class T> inline bool key_features(const Dims& dims, const Segment& segment, int64_t first, T* features) {
   const int width = panel_width(segment, first);

@@ -13,8 +13,8 @@ module.exports = [
   {
     name: 'the sum of earlier blocks is not rescaled to the new maximum',
     file: 'native/cpu/attention.h',
-    find: 'load<T>(sum + j) * rescale + load<T>(block + j)',
-    replace: 'load<T>(sum + j) + load<T>(block + j)',
+    find: 'load<double>(sum + j) * tile.rescale[row] + load<double>(block + j)',
+    replace: 'load<double>(sum + j) + load<double>(block + j)',
   },
   {
     name: 'the mass of earlier blocks is not rescaled to the new maximum',
@@ -78,6 +78,18 @@ module.exports = [
     replace: 'return weight >= 0 && weight <= 0x1p300;',
   },
   {
+    name: 'precision: features that were clamped are trusted',
+    file: 'native/cpu/retrieval.h',
+    find: 'smallest_of(features + row * stride, dims.head_dim) < kSmallestFeature ||',
+    replace: '',
+  },
+  {
+    name: 'precision: tiny results of a memory are trusted',
+    file: 'native/cpu/retrieval.h',
+    find: 'reduce(largest, [](T a, T b) { return a > b ? a : b; }) < kSmallestResult',
+    replace: 'false',
+  },
+  {
     name: 'precision: float32 absorbs features of any size',
     file: 'native/cpu/state.h',
     find: '(T a, T b) { return a < b ? a : b; }) >= kSmallestFeature &&',
@@ -105,8 +117,8 @@ module.exports = [
   {
     name: 'the gate and its rest are exchanged',
     file: 'native/cpu/attention.h',
-    find: 'T(work.gate_rest[head] / tile.mass[row]), gate = T(work.gate[head]);',
-    replace: 'T(work.gate[head] / tile.mass[row]), gate = T(work.gate_rest[head]);',
+    find: 'local = work.gate_rest[head] / tile.mass[row], gate = work.gate[head];',
+    replace: 'local = work.gate[head] / tile.mass[row], gate = work.gate_rest[head];',
   },
   {
     name: 'all heads of a group use the gate of the first',

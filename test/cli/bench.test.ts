@@ -169,6 +169,25 @@ describe('contenders', () => {
     expect(log.at(-1)).toBe('a closed');
   });
 
+  test('that are lost on the way are skipped, the others go on', async () => {
+    const mortal: Entry = {
+      name: 'b',
+      enter: async () => {
+        let lives = 1;
+        const run = () => {
+          if (lives-- === 0) throw new Skipped('it ended');
+          return { seconds: 1, tokens: 10 };
+        };
+        return { name: 'b', run, close: () => log.push('b closed') };
+      },
+    };
+    const effort = { rounds: 3, seconds: 0.1 };
+    const { contenders, skipped } = await runCase(one, [entry('a', 1), mortal], null, effort, never);
+    expect(contenders.map(({ name }) => name)).toEqual(['a']);
+    expect(skipped).toEqual([{ name: 'b', why: 'it ended' }]);
+    expect(log).toEqual(['a', 'a', 'b closed', 'a', 'a closed']);
+  });
+
   const shifted = (by: number): Pick<Device, 'createStream'> => ({
     createStream: (config) => {
       const { openDevice } = require('../../lib') as typeof import('../../lib');

@@ -16,7 +16,7 @@ export interface Floor {
   bound: 'arithmetic' | 'bandwidth';
 }
 
-const SIZES = [256e3, 1e6, 4e6, 16e6, 64e6];
+const SIZES = [16e3, 64e3, 256e3, 1e6, 4e6, 16e6, 64e6];
 
 export function measureLimits(threads: number): Limits {
   const reads = SIZES.map((bytes) => ({ bytes, bandwidth: native.cpuFloor(threads, bytes) }));

@@ -41,7 +41,11 @@ class Worker {
     this.#child.stdin?.write(`${JSON.stringify(question)}\n`);
     const { value, done } = await this.#lines.next();
     if (done) throw new Skipped(this.#failure || 'its process ended');
-    return JSON.parse(value);
+    try {
+      return JSON.parse(value);
+    } catch {
+      throw new Skipped(`it answered '${value}'`);
+    }
   }
 
   close(): void {
@@ -49,8 +53,15 @@ class Worker {
   }
 }
 
-export async function enterPeer(script: string, name: string, one: Case): Promise<Contender> {
+export async function enterPeer(
+  script: string,
+  name: string,
+  one: Case,
+  signal: AbortSignal,
+): Promise<Contender> {
+  if (one.heads !== one.kvHeads) throw new Skipped('it has no grouped heads');
   const worker = new Worker(script, one.threads);
+  signal.addEventListener('abort', () => worker.close(), { once: true }); // a long answer is not waited for
   const about: Contender['about'] = {};
   try {
     const segments = one.work === 'prefill' ? Math.max(1, Math.round(cut(one).tokens / one.segment)) : 1;

@@ -40,15 +40,20 @@ export const HEADING = [
 export const cells = ({ results }: Report): string[][] =>
   results.flatMap((result) => result.contenders.map((one, i) => row(result, one, i === 0)));
 
-/** What was measured, where, and what that place can do. */
-export function head({ cpu, node, device, limits, results }: Report): string[] {
-  const [{ heads, kvHeads, dtype, rule, threads }] = results;
+export function placeOf({ cpu, device }: Report): string {
   const simd = 'simd' in device && device.simd ? `, ${device.simd}` : '';
+  return `${device.backend === 'cpu' ? cpu : device.name}${simd}`;
+}
+
+/** What was measured, where, and what that place can do. */
+export function head(report: Report): string[] {
+  const { node, limits, results } = report;
+  const [{ heads, kvHeads, dtype, rule, threads }] = results;
   const reads = limits?.reads.map(
     (read) => `${bytes(read.bytes)}: ${(read.bandwidth / 1e9).toFixed(0)} GB/s`,
   );
   return [
-    `${device.backend === 'cpu' ? cpu : device.name}, ${threads} threads${simd}, Node ${node}`,
+    `${placeOf(report)}, ${threads} threads, Node ${node}`,
     `${heads} heads (${kvHeads} for keys and values), ${dtype}, rule ${rule}`,
     ...(limits
       ? [

@@ -69,49 +69,56 @@ export async function runCase(
   { rounds, seconds }: Effort,
   signal: AbortSignal,
 ): Promise<Result> {
-  const contenders: Contender[] = [];
+  let entered: { contender: Contender; otherWork: boolean; runs: Run[] }[] = [];
   const skipped: Result['skipped'] = [];
+  const skip = (name: string, error: unknown) => {
+    if (!(error instanceof Skipped)) throw error;
+    skipped.push({ name, why: error.message });
+  };
   try {
-    const otherWork = new Set<Contender>();
-    for (const entry of entries) {
+    for (const { name, enter, only, otherWork = false } of entries) {
       signal.throwIfAborted();
-      if (entry.only !== undefined && entry.only !== one.work) continue;
+      if (only !== undefined && only !== one.work) continue;
       try {
-        const contender = await entry.enter(one, signal);
-        contenders.push(contender);
-        if (entry.otherWork) otherWork.add(contender);
+        entered.push({ contender: await enter(one, signal), otherWork, runs: [] });
       } catch (error) {
-        if (!(error instanceof Skipped)) throw error;
-        skipped.push({ name: entry.name, why: error.message });
+        skip(name, error);
       }
     }
-    const runs: Run[][] = contenders.map(() => []);
     for (let round = 0; round < rounds; round++) {
-      for (const [i, contender] of contenders.entries()) {
+      for (const { contender, runs } of [...entered]) {
         signal.throwIfAborted();
-        if (contenders.length > 1) await setTimeout(SETTLE_MS);
-        runs[i].push(await runFor(contender, seconds));
+        if (entered.length > 1) await setTimeout(SETTLE_MS);
+        try {
+          runs.push(await runFor(contender, seconds));
+        } catch (error) {
+          skip(contender.name, error);
+          contender.close();
+          entered = entered.filter((other) => other.contender !== contender);
+        }
       }
     }
-    const times = runs.map((all) => all.map((run) => (1e6 * run.seconds) / run.tokens));
-    const measured = contenders.map((contender, i): Measured => {
-      const microsecondsPerToken = spread(times[i]);
-      const same = !otherWork.has(contender);
-      const each = runs[i].flatMap((run) => run.microseconds ?? []);
+    const timesOf = (runs: Run[]) => runs.map((run) => (1e6 * run.seconds) / run.tokens);
+    const first = timesOf(entered[0].runs);
+    const contenders = entered.map(({ contender, otherWork, runs }, i): Measured => {
+      const times = timesOf(runs);
+      const microsecondsPerToken = spread(times);
+      const { median: time } = microsecondsPerToken;
+      const each = runs.flatMap((run) => run.microseconds ?? []);
       return {
         name: contender.name,
         runs: rounds,
         microsecondsPerToken,
-        tokensPerSecond: 1e6 / microsecondsPerToken.median,
-        gflops: same ? flopsPerSegment(one) / one.segment / microsecondsPerToken.median / 1e3 : null,
-        ofFloor: floor && same ? floor.microsecondsPerToken / microsecondsPerToken.median : null,
-        firstIsFaster: i === 0 ? null : spread(times[i].map((time, round) => time / times[0][round])),
+        tokensPerSecond: 1e6 / time,
+        gflops: otherWork ? null : flopsPerSegment(one) / one.segment / time / 1e3,
+        ofFloor: otherWork || !floor ? null : floor.microsecondsPerToken / time,
+        firstIsFaster: i === 0 ? null : spread(times.map((other, round) => other / first[round])),
         ...(each.length > 0 && { token: { median: median(each), p90: quantile(each, 0.9) } }),
         ...(contender.about && { about: contender.about }),
       };
     });
-    return { ...one, floor, contenders: measured, skipped };
+    return { ...one, floor, contenders, skipped };
   } finally {
-    for (const contender of contenders) contender.close();
+    for (const { contender } of entered) contender.close();
   }
 }
