@@ -49,7 +49,7 @@ const Kernels& select_kernels() {
   return chosen;
 }
 
-// The most that any of the four kernels takes; each array is rounded up to 64 bytes.
+// The most that any kernel takes; each array is rounded up to 64 bytes.
 size_t workspace_bytes(int head_dim, int value_dim) {
   const size_t key = padded(head_dim), value = padded(value_dim);
   const size_t rows = kTileRows;

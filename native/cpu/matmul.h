@@ -7,6 +7,7 @@
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
+template <class T> constexpr bool kExact = sizeof(T) == sizeof(double);  // float64, not float32
 constexpr int kMaxRows = INFINI_VECTOR_BYTES == 64 ? 12 : 6;  // with 2 vectors a row: accumulators fill the registers
 
 // Where the left factor's elements lie: [row][depth] has step 1, its transpose [depth][row] has stride 1.

@@ -13,8 +13,6 @@
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
-template <class T> constexpr bool kExact = sizeof(T) == sizeof(double);
-
 // What float32 multiplies and adds without loss: features that no clamp has touched, and a row's sigma . z and result such
 // that every product that matters is a normal number.
 constexpr float kSmallestFeature = 0x1p-80f, kSmallestResult = 0x1p-100f, kLargest = 0x1p60f;

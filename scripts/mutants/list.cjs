@@ -30,7 +30,7 @@ module.exports = [
   },
   {
     name: 'the last panel of keys is read as wide as the others',
-    file: 'native/cpu/attention.h',
+    file: 'native/cpu/scores.h',
     find: 'rest = work.segment.length - whole;',
     replace: 'rest = kPanel;',
   },
@@ -42,7 +42,7 @@ module.exports = [
   },
   {
     name: 'keys turn against the direction of the queries',
-    file: 'native/cpu/attention.h',
+    file: 'native/cpu/scores.h',
     find: 'store(rotated + i, a * cosine - b * sine);',
     replace: 'store(rotated + i, a * cosine + b * sine);',
   },
