@@ -2,7 +2,7 @@ import { getEventListeners } from 'node:events';
 import { seededTest } from '../support/seeded';
 import { stateOf } from '../support/state';
 import { bytesOf } from '../support/tensors';
-import { bulkFor, inputFor, large, milliseconds, outcome, small, withDevice } from './calls';
+import { bulkFor, huge, hugeTokens, inputFor, large, milliseconds, outcome, small, withDevice } from './calls';
 
 test('a signal that has fired already: rejected, with the reason as cause, nothing changed', () =>
   withDevice(async (device) => {
@@ -30,11 +30,11 @@ test('shape errors are reported before an aborted signal, and the signal before 
 
 test('aborting in mid-work settles within 250 ms and leaves state and out untouched', () =>
   withDevice(async (device) => {
-    const stream = device.createStream(large);
+    const stream = device.createStream(huge);
     const head = bulkFor(stream, 300);
     stream.attendSync(head);
     const before = stateOf(stream);
-    const input = bulkFor(stream, 8192);
+    const input = bulkFor(stream, hugeTokens);
     const out = new Float32Array(input.q.length).fill(3);
     for (const wait of [0, 5, 30]) {
       const controller = new AbortController();

@@ -1,12 +1,12 @@
 import { openTestDevice } from '../support/device';
-import { bulkFor, inputFor, large, milliseconds, outcome, small, withDevice } from './calls';
+import { bulkFor, huge, hugeTokens, inputFor, large, milliseconds, outcome, small, withDevice } from './calls';
 
 test('close rejects pending calls with ERR_CLOSED within 250 ms and frees the state', () =>
   withDevice(async (device) => {
-    const stream = device.createStream(large);
+    const stream = device.createStream(huge);
     const bytes = stream.byteLength;
     const before = device.stats().streamBytes;
-    const input = bulkFor(stream, 2048);
+    const input = bulkFor(stream, hugeTokens);
     const calls = [stream.attend(input), stream.attend(input), stream.retrieve({ q: input.q })];
     await new Promise((resolve) => setTimeout(resolve, 10));
     const start = process.hrtime.bigint();

@@ -1,6 +1,6 @@
 import { stateOf } from '../support/state';
 import { bytesOf } from '../support/tensors';
-import { bulkFor, inputFor, large, outcome, small, withDevice } from './calls';
+import { bulkFor, huge, hugeTokens, inputFor, large, outcome, small, withDevice } from './calls';
 
 test('calls on one stream take effect in call order and settle in it', () =>
   withDevice(async (device) => {
@@ -103,10 +103,10 @@ test('the event loop goes on while a long call runs', () =>
 
 test('a long call on one stream does not hold up a short one on another', () =>
   withDevice(async (device) => {
-    const long = device.createStream(large);
+    const long = device.createStream(huge);
     const short = device.createStream(small);
     const order: string[] = [];
-    const slow = long.attend(bulkFor(long, 4096)).then(() => order.push('long'));
+    const slow = long.attend(bulkFor(long, hugeTokens)).then(() => order.push('long'));
     const quick = short.attend(inputFor(short, 3)).then(() => order.push('short'));
     await Promise.all([slow, quick]);
     expect(order).toEqual(['short', 'long']);

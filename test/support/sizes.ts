@@ -29,7 +29,7 @@ const SIZES = {
     /** Of a call of test/cuda/spans. */
     spanTokens: 80_000,
     /** A call that keeps a device busy for a while: in this process, and in those of test/lifecycle. */
-    busyCall: { tokens: 2048, headDim: 128, segmentLength: 2048 },
+    busyCall: { tokens: 4096, headDim: 128, segmentLength: 4096 },
     busyCallOfChild: { tokens: 12_288, headDim: 128, segmentLength: 2048 },
     /** Of a call among many in test/lifecycle/process. */
     crowdTokens: 300,
