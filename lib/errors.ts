@@ -24,6 +24,8 @@ export const errorClasses = {
   ERR_NO_DEVICE: Error,
   /** A model's files are not what they must be; the message says what is wrong, and where. */
   ERR_MODEL: Error,
+  /** A snapshot is not what it must be; the message says what is wrong. */
+  ERR_SNAPSHOT: Error,
   /** The device failed. */
   ERR_DEVICE: Error,
 } as const;

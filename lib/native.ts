@@ -64,6 +64,8 @@ interface Addon {
   closeDevice(device: NativeDevice): void;
   deviceClosed(device: NativeDevice): boolean;
   createStream(device: NativeDevice, config: NativeConfig): NativeStream;
+  /** A stream in the state that {@link snapshot} gave, after so many tokens; all of it is checked. */
+  restoreStream(device: NativeDevice, config: NativeConfig, tokens: number, image: Uint8Array): NativeStream;
 
   createTensor(device: NativeDevice, bytes: number): NativeMemory;
   createHostBuffer(device: NativeDevice, bytes: number): [ArrayBuffer, NativeMemory];
@@ -94,8 +96,13 @@ interface Addon {
     out: NativeOperand,
   ): void;
   retrieveSync(stream: NativeStream, q: NativeOperand, out: NativeOperand): void;
+  /**
+   * Queues a copy of the stream's state and returns its ticket. Within the settle callback, which says of how many tokens,
+   * it is there to {@link take}: z (float64), M (float32), the open segment's keys and values as attend took them.
+   */
+  snapshot(stream: NativeStream, settle: Settle): number;
   /** Within a settle callback: copies that call's result. */
-  take(out: Tensor): void;
+  take(out: Tensor | Uint8Array): void;
   /** All at once: none of them begins any more. */
   cancel(tickets: number[]): void;
 

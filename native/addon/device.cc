@@ -66,6 +66,19 @@ Napi::Value create_stream(const Napi::CallbackInfo& info) {
   });
 }
 
+// restoreStream(device, config, tokens, image) -> a stream in that state
+Napi::Value restore_stream(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const DeviceReference& device = device_of(info);
+    if (device->closed) throw Error(ErrorCode::Closed, "Expected an open device but it is closed");
+    const StreamConfig config = StreamConfig::resolve(read_config(info[1].As<Napi::Object>()));
+    const auto stream = device->engine.create_stream(config);
+    const ArrayView image = view_of(info[3]);
+    stream->write_image(info[2].ToNumber().Int64Value(), image.data, image.bytes());
+    return wrap<StreamHandle>(info.Env(), info.Env(), device, stream);
+  });
+}
+
 // cpuFloor(threads, bytes): bytes a second when so many are read, or operations a second when none are.
 Napi::Value cpu_floor(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
@@ -87,6 +100,7 @@ void export_device(Napi::Env env, Napi::Object exports) {
   exports.Set("closeDevice", Napi::Function::New(env, close));
   exports.Set("deviceClosed", Napi::Function::New(env, is_closed));
   exports.Set("createStream", Napi::Function::New(env, create_stream));
+  exports.Set("restoreStream", Napi::Function::New(env, restore_stream));
 }
 
 }  // namespace infini

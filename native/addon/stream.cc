@@ -5,6 +5,8 @@
 #include "addon/bindings.h"
 #include "addon/convert.h"
 #include "addon/handles.h"
+#include "core/image.h"
+#include "core/memory_budget.h"
 
 namespace infini {
 namespace {
@@ -99,6 +101,24 @@ template <CallKind kind> Napi::Value run_now(const Napi::CallbackInfo& info) {
   });
 }
 
+// snapshot(stream, settle) -> ticket. The image (core/image.h) of the tokens that the settle callback names is there to take.
+Napi::Value snapshot(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    StreamHandle& handle = handle_of(info);
+    const StreamConfig& config = open_stream(handle).config;
+    DeviceHandle& device = *handle.device;
+    const size_t bytes = Image::bytes(config, config.segment_length - 1);  // as many tokens as may be open in its turn
+    require_memory(2 * bytes, "a snapshot", device.engine.ledger());       // staged, then in an array
+    auto call = std::make_shared<Call>();
+    call->kind = CallKind::Snapshot;
+    call->stream = handle.stream;
+    call->limit = device.limit;
+    call->memory.push_back(device.engine.backend().allocate_host(bytes, &Ledger::staging_bytes));
+    call->tensors.output = call->memory.back()->data();
+    return submit(info, handle, std::move(call));
+  });
+}
+
 // take(target): copies the result of the call whose callback is running.
 Napi::Value take(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
@@ -174,6 +194,7 @@ void export_stream(Napi::Env env, Napi::Object exports) {
   exports.Set("attendSync", Napi::Function::New(env, run_now<CallKind::Attend>));
   exports.Set("retrieve", Napi::Function::New(env, retrieve));
   exports.Set("retrieveSync", Napi::Function::New(env, run_now<CallKind::Retrieve>));
+  exports.Set("snapshot", Napi::Function::New(env, snapshot));
   exports.Set("take", Napi::Function::New(env, take));
   exports.Set("cancel", Napi::Function::New(env, cancel));
   exports.Set("streamConfig", Napi::Function::New(env, config));

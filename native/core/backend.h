@@ -77,6 +77,11 @@ class StreamState {
   virtual std::unique_ptr<Work> attend(const Tensors& tensors, const Pieces& pieces, bool absorbed) = 0;
   virtual std::unique_ptr<Work> retrieve(const Tensors& tensors, bool absorbed) = 0;
   virtual void read_memory(float* matrix, double* normalizer) const = 0;
+  // The open segment's first tokens, row-major as attend took them.
+  virtual void read_segment(int64_t tokens, void* keys, void* values) const = 0;
+  // Becomes what was read. On an empty stream.
+  virtual void write(const float* matrix, const double* normalizer, int64_t tokens, const void* keys,
+                     const void* values) = 0;
   virtual void reset() = 0;
   virtual std::unique_ptr<StreamState> fork() const = 0;
   virtual int64_t byte_length() const = 0;  // fixed for life

@@ -1,31 +1,37 @@
 #include "core/call.h"
 
+#include "core/image.h"
+
 namespace infini {
 namespace {
 
-// A device tensor's numbers, on their way to JavaScript.
-class ReadWork final : public Work {
+// A device tensor's numbers or a stream's image, on their way to JavaScript.
+template <class Copy> class CopyWork final : public Work {
  public:
-  ReadWork(Backend& backend, const TensorMemory& from, void* to) : backend_(backend), from_(from), to_(to) {}
+  explicit CopyWork(Copy copy) : copy_(std::move(copy)) {}
   int next_stage() override { return done_ ? 0 : 1; }
   void run(int) override {
-    backend_.read(from_, to_, from_.bytes());
+    copy_();
     done_ = true;
   }
   void commit() noexcept override {}
 
  private:
-  Backend& backend_;
-  const TensorMemory& from_;
-  void* const to_;
+  Copy copy_;
   bool done_ = false;
 };
+
+template <class Copy> std::unique_ptr<Work> copy_work(Copy copy) {
+  return std::make_unique<CopyWork<Copy>>(std::move(copy));
+}
 
 }  // namespace
 
 std::unique_ptr<Work> Call::begin(Backend& backend) {
   switch (kind) {
-    case CallKind::Read: return std::make_unique<ReadWork>(backend, *source, tensors.output);
+    case CallKind::Read:
+      return copy_work([this, &backend] { backend.read(*source, tensors.output, source->bytes()); });
+    case CallKind::Snapshot: return copy_work([this] { stream->read_image(tensors.output); });
     case CallKind::Step: return batch->begin(tensors);
     case CallKind::Forward: return forward->begin();
     default: return stream->begin(kind, tensors);
@@ -35,6 +41,10 @@ std::unique_ptr<Work> Call::begin(Backend& backend) {
 void Call::commit() {
   switch (kind) {
     case CallKind::Read: return;
+    case CallKind::Snapshot:
+      tokens_after = stream->tokens();
+      output_bytes = Image::bytes(stream->config, stream->position().open);
+      return;
     case CallKind::Step: return batch->commit(*work);
     case CallKind::Forward: return work->commit();
     default:

@@ -22,7 +22,7 @@ struct ThreadLimit {
 // It owns what it needs: what JavaScript does to its own references meanwhile does not matter.
 struct Call {
   CallKind kind;
-  std::shared_ptr<Stream> stream;        // Attend, Retrieve
+  std::shared_ptr<Stream> stream;        // Attend, Retrieve; Snapshot: its image is copied to tensors.output
   std::shared_ptr<Batch> batch;          // Step
   std::unique_ptr<Forward> forward;      // Forward: its logits are in tensors.output
   std::shared_ptr<TensorMemory> source;  // Read: is copied to tensors.output
@@ -34,7 +34,7 @@ struct Call {
 
   // The outcome, valid in done().
   std::optional<Error> error;
-  int64_t tokens_after = 0;  // Attend, Retrieve, without an error: the stream's committed tokens
+  int64_t tokens_after = 0;  // Attend, Retrieve, Snapshot, without an error: the stream's committed tokens
 
   // It has its turn when it is the first in the queue of each of these.
   std::span<const std::shared_ptr<Stream>> streams() const {

@@ -178,14 +178,14 @@ void Engine::run_round(const Calls& calls, Lock& lock) {
   lock.unlock();
   std::vector<Work*> works;
   for (const auto& call : calls) {
-    if (call->kind != CallKind::Read) call->work->gather(works);
+    if (!only_copies(call->kind)) call->work->gather(works);
   }
   const auto refused = caught([&] {
     if (!works.empty()) backend_->launch(works.data(), int(works.size()));
   });
   std::vector<std::exception_ptr> thrown;
   for (const auto& call : calls) {
-    const bool stays_off = refused && call->kind != CallKind::Read;
+    const bool stays_off = refused && !only_copies(call->kind);
     thrown.push_back(stays_off ? refused : caught([&] {
       for (int unit = 0; unit < call->units; ++unit) call->work->run(unit);  // several only of a work made of others
     }));

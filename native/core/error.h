@@ -20,6 +20,7 @@ namespace infini {
   X(Abort, "ABORT_ERR", "Error")                           \
   X(NoDevice, "ERR_NO_DEVICE", "Error")                    \
   X(Model, "ERR_MODEL", "Error")                           \
+  X(Snapshot, "ERR_SNAPSHOT", "Error")                     \
   X(Device, "ERR_DEVICE", "Error")
 
 enum class ErrorCode {

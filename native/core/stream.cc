@@ -1,6 +1,7 @@
 #include "core/stream.h"
 
 #include "core/crew.h"
+#include "core/image.h"
 
 namespace infini {
 
@@ -39,6 +40,21 @@ std::shared_ptr<Stream> Stream::fork() const {
   auto copy = std::make_shared<Stream>(backend_, state_->fork(), config);
   copy->tokens_ = tokens_;
   return copy;
+}
+
+void Stream::read_image(void* data) const {
+  const int64_t open = position().open;
+  const Image image(config, open, data);
+  state_->read_memory(image.matrix, image.normalizer);
+  state_->read_segment(open, image.keys, image.values);
+}
+
+void Stream::write_image(int64_t tokens, const void* data, size_t bytes) {
+  check_image(config, tokens, data, bytes);
+  const int64_t open = tokens % config.segment_length;
+  const Image image(config, open, const_cast<void*>(data));
+  state_->write(image.matrix, image.normalizer, open, image.keys, image.values);
+  tokens_ = tokens;
 }
 
 void Stream::reset() {

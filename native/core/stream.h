@@ -11,7 +11,9 @@ namespace infini {
 
 struct Call;
 
-enum class CallKind : uint8_t { Attend, Retrieve, Step, Forward, Read };
+// Read and Snapshot copy what is there: no kernel works for them.
+enum class CallKind : uint8_t { Attend, Retrieve, Step, Forward, Read, Snapshot };
+inline bool only_copies(CallKind kind) { return kind == CallKind::Read || kind == CallKind::Snapshot; }
 
 class Stream {
  public:
@@ -28,6 +30,8 @@ class Stream {
   std::shared_ptr<Stream> fork() const;
   void reset();
   void read_memory(float* matrix, double* normalizer) const { state_->read_memory(matrix, normalizer); }
+  void read_image(void* data) const;  // core/image.h; of the committed tokens
+  void write_image(int64_t tokens, const void* data, size_t bytes);  // an empty stream becomes it. Throws Error(Snapshot).
   int64_t byte_length() const { return state_->byte_length(); }
   int64_t tokens() const { return tokens_; }
   Position position() const { return {tokens_ % config.segment_length, tokens_ >= config.segment_length}; }

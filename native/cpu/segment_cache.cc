@@ -21,6 +21,17 @@ void append_keys(T* panels, const T* keys, int64_t stride, int head_dim, int64_t
   }
 }
 
+template <class T>
+void read_keys(const T* panels, T* keys, int64_t stride, int head_dim, int64_t length, int64_t tokens) {
+  for (int64_t first = 0; first < tokens; first += kPanel) {
+    const int64_t width = std::min<int64_t>(kPanel, length - first), end = std::min(tokens, first + width);
+    const T* panel = panels + first * head_dim;
+    for (int64_t key = first; key < end; ++key) {
+      for (int i = 0; i < head_dim; ++i) keys[key * stride + i] = panel[i * width + key - first];
+    }
+  }
+}
+
 }  // namespace
 
 SegmentCache::SegmentCache(const StreamConfig& config, Ledger& ledger, std::atomic<int64_t> Ledger::* account)
@@ -51,6 +62,24 @@ void SegmentCache::append(const StreamConfig& config, int kv_head, const Tensors
   const char* from = static_cast<const char*>(tensors.value) + (piece.token * config.value_width() + value_at) * element;
   for (int64_t token = 0; token < piece.count; ++token) {
     std::memcpy(to + token * row, from + token * config.value_width() * element, row);
+  }
+}
+
+void SegmentCache::read(const StreamConfig& config, int kv_head, int64_t tokens, void* keys, void* values) const {
+  const Segment segment = head(config, kv_head);
+  const size_t element = config.element_bytes();
+  const int64_t key_at = int64_t(kv_head) * config.head_dim, value_at = int64_t(kv_head) * config.value_dim;
+  if (element == 4) {
+    read_keys(static_cast<const uint32_t*>(segment.keys), static_cast<uint32_t*>(keys) + key_at, config.key_width(),
+              config.head_dim, segment.length, tokens);
+  } else {
+    read_keys(static_cast<const uint16_t*>(segment.keys), static_cast<uint16_t*>(keys) + key_at, config.key_width(),
+              config.head_dim, segment.length, tokens);
+  }
+  const size_t row = config.value_dim * element;
+  for (int64_t token = 0; token < tokens; ++token) {
+    std::memcpy(static_cast<char*>(values) + (token * config.value_width() + value_at) * element,
+                static_cast<const char*>(segment.values) + token * row, row);
   }
 }
 

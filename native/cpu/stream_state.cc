@@ -46,6 +46,22 @@ void CpuStreamState::read_memory(float* matrix, double* normalizer) const {
   std::memcpy(normalizer, memory.normalizer(config, 0), size_t(config.normalizer_elements()) * sizeof(double));
 }
 
+void CpuStreamState::read_segment(int64_t tokens, void* keys, void* values) const {
+  for (int head = 0; head < config.kv_heads; ++head) cache.read(config, head, tokens, keys, values);
+}
+
+void CpuStreamState::write(const float* matrix, const double* normalizer, int64_t tokens, const void* keys,
+                           const void* values) {
+  std::memcpy(memory.matrix(config, 0), matrix, size_t(config.matrix_elements()) * sizeof(float));
+  std::memcpy(memory.normalizer(config, 0), normalizer, size_t(config.normalizer_elements()) * sizeof(double));
+  Tensors tensors;
+  tensors.tokens = tokens;
+  tensors.key = keys;
+  tensors.value = values;
+  for (int head = 0; head < config.kv_heads; ++head) cache.append(config, head, tensors, {0, 0, tokens, false});
+  set_touched(std::max(touched_, tokens));
+}
+
 void CpuStreamState::reset() { std::memset(memory.buffer.as<char>(), 0, memory.buffer.bytes()); }
 
 std::unique_ptr<StreamState> CpuStreamState::fork() const {
