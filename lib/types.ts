@@ -74,7 +74,7 @@ export interface DeviceInfo {
   /** cpu: threads that may work at once. */
   threads?: number;
   /** cpu: the instruction set in use. */
-  simd?: 'avx512' | 'avx2' | 'portable';
+  simd?: 'amx' | 'avx512' | 'avx2' | 'portable';
   /** cuda: as in '9.0'. */
   computeCapability?: string;
   /** cuda: bytes of device memory. */

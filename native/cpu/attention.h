@@ -10,13 +10,14 @@
 
 #include "cpu/retrieval.h"
 #include "cpu/scores.h"
+#include "cpu/tiles.h"
 
 extern "C" double exp(double);
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
 constexpr double kOrdinaryLogit = 64;
-constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.69314718055994531;
+constexpr double kLog2E = 1.4426950408889634;
 constexpr int kLowestWeight = -125;  // 2 to this is still a normal number; less is no weight at all
 
 // Lower than any score.
@@ -26,7 +27,7 @@ template <class T> constexpr T kLowest = kExact<T> ? T(-1.7976931348623157e308) 
 template <class T> struct Tile {
   int rows;
   int stride, columns;   // padded head_dim and value_dim
-  T* query;              // [stride] rotated; in float32 times scale log2(e), which makes scores exponents of 2
+  T* query;              // [stride] rotated
   T* score;              // [kBlock] q . k
   float* weight;         // [kBlock] exp((score - top) scale) 2^power
   float* block;          // [columns] weight times values, this block
@@ -37,6 +38,8 @@ template <class T> struct Tile {
   int64_t* sees;         // so many keys of the segment
   float* query_norm;     // |q|^2
   float* key_norm;       // the largest |k|^2 of the keys seen so far
+  Packing packing;       // room for products on tiles; none: there are none
+  PackedLeft packed_queries;
   int power;             // so that a block's weights sum up to 1 at most: values as large as float32 holds do not overflow
 };
 
@@ -56,7 +59,9 @@ inline Floats exponents(const double* scores, double top, double scale) {
   const double unit = scale * kLog2E;
   return narrow((load<double>(scores) - top) * unit, (load<double>(scores + kLanes<double>) - top) * unit);
 }
-inline Floats exponents(const float* scores, float top, double) { return load<float>(scores) - top; }
+inline Floats exponents(const float* scores, float top, double scale) {
+  return (load<float>(scores) - top) * float(scale * kLog2E);
+}
 
 // A row's first `keys` scores as weights, none for those from `visible` on. Returns their sum.
 template <bool masked, class T>
@@ -89,7 +94,7 @@ template <class T> inline bool raise_top(const Tile<T>& tile, double scale, int 
   const T highest = reduce(high, [](T a, T b) { return a > b ? a : b; });
   const T top = highest > tile.top[row] ? highest : tile.top[row];
   tile.rescale[row] = tile.mass[row] == 0      ? 0.0
-                      : top > tile.top[row] ? exp((double(tile.top[row]) - double(top)) * (kExact<T> ? scale : kLn2))
+                      : top > tile.top[row] ? exp((double(tile.top[row]) - double(top)) * scale)
                                             : 1.0;
   tile.top[row] = top;
   return !kExact<T> || (highest * scale <= 3.402823466e38 && lowest * scale >= -3.402823466e38);
@@ -113,7 +118,7 @@ inline void with_values(const Forward& work, const Tile<T>& tile, const Blocks<T
   with_element(dims.element, [&](auto stored) {
     using S = typename decltype(stored)::type;
     const S* values = static_cast<const S*>(work.segment.values) + first_key * dims.value_dim;
-    if (tile.columns == dims.value_dim && (sizeof(S) == sizeof(float) || rows <= 2)) {
+    if (tile.columns == dims.value_dim && (sizeof(S) == sizeof(float) || rows <= 2 || tile.packing.left)) {
       return body(Right<S>{values, dims.value_dim});
     }
     for (int key = 0; key < keys; ++key) {
@@ -126,12 +131,32 @@ inline void with_values(const Forward& work, const Tile<T>& tile, const Blocks<T
 }
 
 // Of the first `count` norms, none of which is negative.
-inline float largest_of(const float* norms, int count) {
+inline float largest_norm(const float* norms, int count) {
   Floats largest{};
   for (int i = 0; i < count; i += kLanes<float>) {
     largest = maximum(largest, lane_numbers() + i < count ? load<float>(norms + i) : Floats{});
   }
   return reduce(largest, [](float a, float b) { return a > b ? a : b; });
+}
+
+// Rows that see a value too small for tiles, but not zero, are float64's.
+inline uint16_t smallest_value(const uint16_t* values, int64_t count) {
+  uint16_t smallest = 0xffff;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint16_t below = uint16_t((values[i] & 0x7fff) - 1);  // zero becomes the largest
+    smallest = below < smallest ? below : smallest;
+  }
+  return smallest;
+}
+template <class T, class Visible>
+inline void notice_small_values(const Forward& work, const Tile<T>& tile, int64_t first_key, int first_row, Visible visible) {
+  const int64_t width = work.dims.value_dim;
+  const uint16_t* values = static_cast<const uint16_t*>(work.segment.values) + first_key * width;
+  auto small = [&](int row) { return smallest_value(values, visible(row) * width) < kSmallestTiledValue; };
+  if (!small(tile.rows - 1)) return;
+  for (int row = first_row; row < tile.rows; ++row) {
+    if (small(row)) tile.key_norm[row] = __builtin_huge_valf();
+  }
 }
 
 // One block of keys for all rows that can see it. Returns the first row whose score overflows, or -1.
@@ -146,7 +171,9 @@ inline int attend_block(const Forward& work, const Tile<T>& tile, const Blocks<T
   const int keys = visible(tile.rows - 1), rows = tile.rows - first_row;
   // On the diagonal a few rows at a time, which leave out the keys that none of them sees.
   constexpr int kFewRows = 2 * kMaxRows;
-  const int step = visible(first_row) == kBlock ? rows : kFewRows;
+  const int step = visible(first_row) == kBlock || tile.packing.left ? rows : kFewRows;
+  // Tiles take sixteen rows: those before the first do no harm.
+  const int packed_row = first_row / 16 * 16, packed_rows = tile.rows - packed_row;
   auto in_groups = [&](auto body) {
     for (int row = first_row; row < tile.rows; row += step) {
       const int end = row + step < tile.rows ? row + step : tile.rows;
@@ -158,11 +185,20 @@ inline int attend_block(const Forward& work, const Tile<T>& tile, const Blocks<T
   float largest = 0;
   with_keys(work, blocks, first_key, padded(keys), rows, [&](auto panels) {
     if constexpr (!kExact<T>) {  // turned keys are as long as they were
-      if (rows == 1) {
+      if (rows == 1 && !tile.packing.left) {
         return score_one_row(tile.query + int64_t(first_row) * tile.stride, panels, padded(keys), work.dims.head_dim,
                              tile.score + int64_t(first_row) * kBlock, blocks.norms);
       }
       key_norms(panels, padded(keys), work.dims.head_dim, blocks.norms);
+#if defined(INFINI_TILES)
+      if (tile.packing.left) {
+        PackedLeft queries = tile.packed_queries;
+        queries.data += packed_row * queries.depth;
+        return multiply_packed(packed_rows, padded(keys), queries,
+                               pack_right(padded(keys), work.dims.head_dim, panels, tile.packing.right),
+                               tile.score + int64_t(packed_row) * kBlock, kBlock);
+      }
+#endif
     }
     in_groups([&](int row, int count, int seen) {
       score_rows(count, padded(seen), work.dims.head_dim, Left<T>{tile.query + int64_t(row) * tile.stride, tile.stride},
@@ -173,13 +209,19 @@ inline int attend_block(const Forward& work, const Tile<T>& tile, const Blocks<T
     for (int row = first; row < first + count; ++row) {
       if (!raise_top(tile, work.scale, row, padded(seen), visible(row)) && overflow < 0) overflow = row;
       if constexpr (!kExact<T>) {
-        if (row == first_row || visible(row) != visible(row - 1)) largest = largest_of(blocks.norms, visible(row));
+        if (row == first_row || visible(row) != visible(row - 1)) largest = largest_norm(blocks.norms, visible(row));
         tile.key_norm[row] = largest > tile.key_norm[row] ? largest : tile.key_norm[row];
       }
     }
     for (int row = first; row < first + count; ++row) weigh(tile, work.scale, row, padded(seen), visible(row));
   });
+  if (tile.packing.left) notice_small_values(work, tile, first_key, first_row, visible);
   with_values(work, tile, blocks, first_key, keys, rows, [&](auto values) {
+    if (tile.packing.left) {
+      return multiply(tile.packing, packed_rows, tile.columns, keys,
+                      Left<float>{tile.weight + int64_t(packed_row) * kBlock, kBlock}, values,
+                      tile.block + int64_t(packed_row) * tile.columns, tile.columns);
+    }
     in_groups([&](int row, int count, int seen) {
       matmul(count, tile.columns, seen, Left<float>{tile.weight + int64_t(row) * kBlock, kBlock}, values,
              tile.block + int64_t(row) * tile.columns, tile.columns);
@@ -228,6 +270,10 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
   blocks.rotated_keys = workspace.take<T>(size_t(kBlock) * dims.head_dim);
   blocks.norms = workspace.take<float>(kBlock);
   blocks.values = workspace.take<float>(size_t(kBlock) * tile.columns);
+  const bool on_tiles = tiled<T>(dims.element);
+  const TileScope scope(on_tiles);
+  const int deepest = tile.stride > kBlock ? tile.stride : kBlock, widest = tile.columns > kBlock ? tile.columns : kBlock;
+  tile.packing = take_packing(workspace, on_tiles, deepest, widest);
 
   for (int row = 0; row < tile.rows; ++row) {
     const int64_t source = work.queries.begin + row;
@@ -247,13 +293,19 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
     }
     tile.sees[row] = work.start + source / work.queries.group + 1;
     if (work.rotary) rotate_query(work, tile.sees[row] - 1, query);
-    if constexpr (!kExact<T>) {
-      for (int i = 0; i < tile.stride; i += kLanes<T>) store(query + i, load<T>(query + i) * float(work.scale * kLog2E));
-    }
     for (int j = 0; j < tile.columns; ++j) tile.sum[int64_t(row) * tile.columns + j] = 0;
     tile.top[row] = kLowest<T>;
     tile.mass[row] = 0;
   }
+
+#if defined(INFINI_TILES)
+  if constexpr (!kExact<T>) {  // as they came they are bfloat16
+    if (on_tiles) {
+      tile.packed_queries = pack_left(work.rotary ? 2 : 1, tile.rows, dims.head_dim, tile.query, tile.stride,
+                                      take_packing(workspace, true, tile.stride, 0).left);
+    }
+  }
+#endif
 
   int bad = -1;  // first row in overflow
   for (int64_t key = 0; key < tile.sees[tile.rows - 1]; key += kBlock) {
@@ -261,7 +313,7 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
     if (row >= 0 && (bad < 0 || row < bad)) bad = row;
   }
   if (work.memory) {
-    read_memory(dims, *work.memory, tile.rows, features, tile.stride, retrieved, trusted, workspace);
+    read_memory(dims, *work.memory, tile.rows, features, tile.stride, retrieved, trusted, workspace, tile.packing);
   }
 
   const Rows place{nullptr, work.output_stride, work.queries.group, 0, 0};

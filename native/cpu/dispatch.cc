@@ -2,6 +2,12 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(INFINI_HAVE_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "cpu/kernels.h"
 
 namespace infini::cpu {
@@ -13,6 +19,17 @@ bool has_avx2() {  // x86-64-v3, which the compiler was told to assume
          __builtin_cpu_supports("f16c");
 }
 #endif
+#if defined(INFINI_HAVE_AMX)
+// The processor's tiles of bfloat16, which a process on Linux must ask for: saving them makes its signal frames larger.
+bool may_use_amx() {
+  uint32_t a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr uint32_t kBFloat16 = 1u << 22, kTiles = 1u << 24;
+  if ((d & kBFloat16) == 0 || (d & kTiles) == 0) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
 #if defined(INFINI_HAVE_AVX512)
 bool has_avx512() {  // x86-64-v4
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -22,6 +39,7 @@ bool has_avx512() {  // x86-64-v4
 #endif
 
 const Kernels& choose() {
+  const char* wish = std::getenv("INFINI_CPU");
   const Kernels* levels[3];  // those that this processor can run, the best first
   int count = 0;
 #if defined(INFINI_HAVE_AVX512)
@@ -32,13 +50,16 @@ const Kernels& choose() {
 #endif
   levels[count++] = &portable::kernels;
 
-  const char* wish = std::getenv("INFINI_CPU");
 #if defined(INFINI_HAVE_WIDE)
   if (wish && std::strcmp(wish, "wide") == 0 && has_avx2()) return wide::kernels;
+  if (wish && std::strcmp(wish, "tiles") == 0 && has_avx2()) return tiles::kernels;
 #endif
   for (int i = 0; wish && i < count; ++i) {
     if (std::strcmp(wish, levels[i]->name) == 0) return *levels[i];
   }
+#if defined(INFINI_HAVE_AMX)
+  if (has_avx512() && may_use_amx()) return amx::kernels;  // last: who wants less does not ask for the permission
+#endif
   return *levels[0];
 }
 
@@ -53,10 +74,13 @@ const Kernels& select_kernels() {
 size_t workspace_bytes(int head_dim, int value_dim) {
   const size_t key = padded(head_dim), value = padded(value_dim);
   const size_t rows = kTileRows;
+  const size_t deepest = key > kBlock ? key : kBlock, widest = value > kBlock ? value : kBlock;
+  // Of A twice, a tile's queries and what else, 128 rows; of B once; in 32s (tiles.h).
+  const size_t packing = 2 * 128 * (deepest + 16) * 2 + (deepest + 16) * (widest + 16) * 4;
   const size_t tile = rows * (2 * key * 8 + kBlock * 12 + value * (8 + 8 + 4) + 5 * 8);
   const size_t blocks = kBlock * (key * 12 + value * 4 + 4) + key * value * 4 + key * 8;
   const size_t state = kStateRows * (kTokens * 8 + value * 16 + 8 * 8);
-  return tile + blocks + state + 4096;
+  return tile + blocks + state + packing + 4096;
 }
 
 }  // namespace infini::cpu

@@ -142,7 +142,9 @@ size_t workspace_bytes(int head_dim, int value_dim);
 namespace portable { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }
 namespace avx512 { extern const Kernels kernels; }
-namespace wide { extern const Kernels kernels; }  // avx512's vectors on AVX2, for tests: only when asked for
+namespace amx { extern const Kernels kernels; }    // avx512 with tiles for bfloat16
+namespace wide { extern const Kernels kernels; }   // avx512's vectors on AVX2, for tests: only when asked for
+namespace tiles { extern const Kernels kernels; }  // amx's, with a model of the tiles in software, for tests
 
 // The best table this processor can run, or the one that INFINI_CPU names if it can run that.
 const Kernels& select_kernels();

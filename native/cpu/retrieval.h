@@ -8,6 +8,7 @@
 
 #include "cpu/elements.h"
 #include "cpu/matmul.h"
+#include "cpu/tiles.h"
 #include "cpu/vector_math.h"
 #include "cpu/workspace.h"
 
@@ -25,6 +26,12 @@ template <class T> inline T smallest_of(const T* values, int count) {
   T smallest = reduce(low, [](T a, T b) { return a < b ? a : b; });
   for (; i < count; ++i) smallest = values[i] < smallest ? values[i] : smallest;
   return smallest;
+}
+
+template <class T> inline T largest_of(const T* values, int count) {  // a multiple of 16, none negative
+  Vector<T> high{};
+  for (int i = 0; i < count; i += kLanes<T>) high = maximum(high, load<T>(values + i));
+  return reduce(high, [](T a, T b) { return a > b ? a : b; });
 }
 
 inline int64_t row_offset(const Rows& rows, int dim, int64_t row) {
@@ -53,11 +60,11 @@ inline const float* padded_matrix(const Dims& dims, const float* matrix, float* 
 // float32 may not do; those that it must not even finish show as an infinity or NaN in their result.
 template <class T>
 inline void read_memory(const Dims& dims, const Memory& memory, int rows, const T* features, int64_t stride, T* result,
-                        bool* trusted, Workspace workspace) {
+                        bool* trusted, Workspace workspace, const Packing& packing) {
   const int columns = padded(dims.value_dim);
   float* copy = workspace.take<float>(size_t(dims.head_dim) * columns);
-  matmul(rows, columns, dims.head_dim, Left<T>{features, stride}, 
-         Right<float>{padded_matrix(dims, memory.matrix, copy), columns}, result, columns);
+  multiply(packing, rows, columns, dims.head_dim, Left<T>{features, stride},
+           Right<float>{padded_matrix(dims, memory.matrix, copy), columns}, result, columns);
   double* normalizer = workspace.take<double>(size_t(stride));
   for (int i = 0; i < stride; ++i) normalizer[i] = i < dims.head_dim ? memory.normalizer[i] : 0.0;
   for (int row = 0; row < rows; ++row) {
@@ -75,8 +82,10 @@ inline void read_memory(const Dims& dims, const Memory& memory, int rows, const 
       store(out + j, sum * share);
     }
     if constexpr (!kExact<T>) {
+      const T most = reduce(largest, [](T a, T b) { return a > b ? a : b; });
       if (!is_ordinary_weight(weight) || smallest_of(features + row * stride, dims.head_dim) < kSmallestFeature ||
-          reduce(largest, [](T a, T b) { return a > b ? a : b; }) < kSmallestResult) {
+          most < (packing.left ? kSmallestTiledResult : kSmallestResult) ||
+          (packing.left && largest_of(features + row * stride, stride) > kLargestTiled)) {
         trusted[row] = false;
       }
     }
@@ -112,6 +121,9 @@ template <class T> inline int64_t retrieve_rows(const Retrieve& work, void* bloc
   Workspace workspace(block);
   T* features = workspace.take<T>(size_t(kTileRows) * stride);
   T* result = workspace.take<T>(size_t(kTileRows) * columns);
+  const bool on_tiles = tiled<T>(dims.element);
+  const TileScope scope(on_tiles);
+  const Packing packing = take_packing(workspace, on_tiles, stride, columns);
 
   for (int row = 0; row < rows && work.memory; ++row) {
     T* feature = features + int64_t(row) * stride;
@@ -121,7 +133,7 @@ template <class T> inline int64_t retrieve_rows(const Retrieve& work, void* bloc
     for (int i = dims.head_dim; i < stride; ++i) feature[i] = 0;
   }
   if (work.memory) {
-    read_memory(dims, *work.memory, rows, features, stride, result, trusted, workspace);
+    read_memory(dims, *work.memory, rows, features, stride, result, trusted, workspace, packing);
   } else {
     for (int64_t i = 0; i < int64_t(rows) * columns; ++i) result[i] = 0;
   }

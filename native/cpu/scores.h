@@ -5,6 +5,7 @@
 
 #include "cpu/elements.h"
 #include "cpu/matmul.h"
+#include "cpu/tiles.h"
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
@@ -134,7 +135,8 @@ template <class T, class Body>
 inline void with_keys(const Forward& work, const Blocks<T>& blocks, int64_t first_key, int keys, int rows, Body body) {
   const int head_dim = work.dims.head_dim;
   const bool whole = first_key + keys <= work.segment.length;
-  if (whole && !work.rotary && (work.dims.element == Element::F32 || (rows <= 2 && !kExact<T>))) {
+  const bool as_they_lie = work.dims.element == Element::F32 || tiled<T>(work.dims.element) || (rows <= 2 && !kExact<T>);
+  if (whole && !work.rotary && as_they_lie) {
     with_element(work.dims.element, [&](auto stored) {
       using S = typename decltype(stored)::type;
       if constexpr (!kExact<T> || sizeof(S) == sizeof(float)) {

@@ -36,8 +36,9 @@ template <class T> inline bool key_features(const Dims& dims, const Segment& seg
   for (int i = 0; i < dims.head_dim; ++i) {
     for (int key = width; key < kPanel; ++key) features[i * kPanel + key] = 0;  // no key, and sigma(0) is 1
   }
-  return reduce(low, [](T a, T b) { return a < b ? a : b; }) >= kSmallestFeature &&
-         reduce(high, [](T a, T b) { return a > b ? a : b; }) <= kLargest;
+  const bool tile = tiled<T>(dims.element);
+  return reduce(low, [](T a, T b) { return a < b ? a : b; }) >= (tile ? kSmallestTiled : kSmallestFeature) &&
+         reduce(high, [](T a, T b) { return a > b ? a : b; }) <= (tile ? kLargestTiled : kLargest);
 }
 
 // 1 / (sigma(k) . z) of one panel of keys. False when float32 will not do.
@@ -61,39 +62,76 @@ template <class T> inline bool read_shares(const double* normalizer, int head_di
   return trusted;
 }
 
+// sigma(K)M for some panels of keys.
+template <class T>
+inline void read_panels(const Dims& dims, int keys, const T* features, const float* matrix, T* retrieved,
+                        [[maybe_unused]] const Packing& packing) {
+  const int columns = padded(dims.value_dim);
+  const Right<float> right{matrix, columns};
+#if defined(INFINI_TILES)
+  if constexpr (!kExact<T>) {
+    if (packing.left) {
+      PackedLeft left;
+      for (int key = 0; key < keys; key += kPanel) {
+        left = pack_left_panel(dims.head_dim, key, features + int64_t(key) * dims.head_dim, packing.left);
+      }
+      return multiply_packed(keys, columns, left, pack_right(columns, dims.head_dim, right, packing.right), retrieved, columns);
+    }
+  }
+#endif
+  for (int key = 0; key < keys; key += kPanel) {
+    const int width = keys - key < kPanel ? keys - key : kPanel;
+    matmul(width, columns, dims.head_dim, Left<T>{features + int64_t(key) * dims.head_dim, 1, kPanel}, right,
+           retrieved + int64_t(key) * columns, columns);
+  }
+}
+
 template <class T> inline bool residual_block(const Residual& work, void* block) {
   const Dims& dims = work.dims;
   const int columns = padded(dims.value_dim);
+  const bool on_tiles = tiled<T>(dims.element);
   Workspace workspace(block);
-  T* retrieved = workspace.take<T>(size_t(kPanel) * columns);
+  T* retrieved = workspace.take<T>(size_t(kTokens) * columns);
   T* value = workspace.take<T>(columns);
   float* copy = workspace.take<float>(size_t(dims.head_dim) * columns);
   const float* matrix = work.memory ? padded_matrix(dims, work.memory->matrix, copy) : nullptr;
 
   bool trusted = true;
+  T* const all_features = static_cast<T*>(work.features) + work.begin * dims.head_dim;
+  for (int64_t first = work.begin; first < work.end; first += kPanel) {
+    trusted &= key_features(dims, work.segment, first, all_features + (first - work.begin) * dims.head_dim);
+  }
+  if (matrix) {
+    const TileScope scope(on_tiles);
+    read_panels(dims, int(work.end - work.begin), all_features, matrix, retrieved,
+                take_packing(workspace, on_tiles, dims.head_dim, columns));
+  }
+  Vector<T> largest{};
   for (int64_t first = work.begin; first < work.end; first += kPanel) {
     const int width = panel_width(work.segment, first);
-    T* features = static_cast<T*>(work.features) + first * dims.head_dim;
+    const T* features = all_features + (first - work.begin) * dims.head_dim;
     T shares[kPanel];
-    trusted &= key_features(dims, work.segment, first, features);
-    if (matrix) {
-      matmul(width, columns, dims.head_dim, Left<T>{features, 1, kPanel}, Right<float>{matrix, columns}, retrieved, columns);
-      trusted &= read_shares(work.memory->normalizer, dims.head_dim, width, features, shares);
-    }
+    if (matrix) trusted &= read_shares(work.memory->normalizer, dims.head_dim, width, features, shares);
     auto large = Vector<T>{} != Vector<T>{};
     for (int key = 0; key < width; ++key) {
       decode(dims.element, work.segment.values, (first + key) * dims.value_dim, dims.value_dim, value);
       for (int j = dims.value_dim; j < columns; ++j) value[j] = 0;
       T* out = static_cast<T*>(work.residual) + (first + key) * columns;
-      const T* read = retrieved + int64_t(key) * columns;
+      const T* read = retrieved + (first - work.begin + key) * columns;
       for (int j = 0; j < columns; j += kLanes<T>) {
         Vector<T> rest = load<T>(value + j);
         if (matrix) rest -= load<T>(read + j) * shares[key];
         store(out + j, rest);
-        large |= !(maximum(rest, -rest) <= T(kLargest));  // NaN counts as large
+        const Vector<T> size = maximum(rest, -rest);
+        large |= !(size <= T(kLargest));  // NaN counts as large
+        largest = maximum(largest, size);
       }
     }
     trusted &= reduce(large, [](auto a, auto b) { return a | b; }) == 0;
+  }
+  if (on_tiles) {
+    const T most = reduce(largest, [](T a, T b) { return a > b ? a : b; });
+    trusted &= most == 0 || (most >= kSmallestTiled && most <= kLargestTiled);
   }
   return trusted;
 }
@@ -111,6 +149,9 @@ template <class T> inline bool absorb_rows(const Absorb& work, void* block) {
   T* product = workspace.take<T>(size_t(kStateRows) * columns);
   double* sum = workspace.take<double>(size_t(kStateRows) * columns);
   double* mass = workspace.take<double>(size_t(kStateRows) * kLanes<double>);  // the sums of sigma(k), lane by lane
+  const bool on_tiles = tiled<T>(dims.element);
+  const TileScope scope(on_tiles);
+  const Packing packing = take_packing(workspace, on_tiles, kTokens, columns);
   for (int64_t i = 0; i < int64_t(rows) * columns; ++i) sum[i] = 0;
   for (int64_t i = 0; i < int64_t(rows) * kLanes<double>; ++i) mass[i] = 0;
 
@@ -128,7 +169,7 @@ template <class T> inline bool absorb_rows(const Absorb& work, void* block) {
       }
     }
     const T* residual = static_cast<const T*>(work.residual) + first * columns;
-    matmul(rows, columns, tokens, Left<T>{keys, kTokens}, Right<T>{residual, columns}, product, columns);
+    multiply(packing, rows, columns, tokens, Left<T>{keys, kTokens}, Right<T>{residual, columns}, product, columns);
     for (int64_t i = 0; i < int64_t(rows) * columns; i += kLanes<double>) {
       store(sum + i, load<double>(sum + i) + load<double>(product + i));
     }

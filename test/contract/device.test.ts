@@ -15,7 +15,7 @@ test('the CPU is always listed, once, with its name, threads and instruction set
       backend: 'cpu',
       name: expect.stringMatching(/\S/),
       threads: availableParallelism(),
-      simd: expect.stringMatching(/^(portable|avx2|avx512)$/),
+      simd: expect.stringMatching(/^(portable|avx2|avx512|amx)$/),
     },
   ]);
 });

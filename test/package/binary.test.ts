@@ -87,7 +87,7 @@ onLinux('the CUDA kernels', () => {
 onLinux('the CPU kernels', () => {
   const folder = join(root, 'build-cmake/CMakeFiles');
   const built = readdirSync(folder).flatMap((name) => /^kernels_(\w+)\.dir$/.exec(name)?.[1] ?? []);
-  const levels = process.arch === 'x64' ? ['portable', 'avx2', 'avx512'] : ['portable'];
+  const levels = process.arch === 'x64' ? ['portable', 'avx2', 'avx512', 'amx'] : ['portable'];
 
   test('are compiled for each SIMD level', () => {
     expect(built.sort()).toEqual([...levels].sort());

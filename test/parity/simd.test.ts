@@ -6,11 +6,12 @@ import { type DeviceInfo, listDevices } from '../../lib';
 import { SEED } from '../support/seeded';
 
 /** The level is chosen when the addon is loaded, so every other level gets a jest of its own. */
-const LEVELS = ['portable', 'avx2', 'avx512'] as const;
+const LEVELS = ['portable', 'avx2', 'avx512', 'amx'] as const;
 const NEEDED: Record<string, string[]> = {
   portable: [],
   avx2: ['avx2', 'fma', 'bmi1', 'bmi2', 'f16c', 'movbe', 'abm'],
   avx512: ['avx512f', 'avx512bw', 'avx512cd', 'avx512dq', 'avx512vl', 'avx2', 'fma'],
+  amx: ['avx512f', 'avx512bw', 'avx512cd', 'avx512dq', 'avx512vl', 'avx2', 'fma', 'amx_bf16', 'amx_tile'],
 };
 const ROOT = path.join(__dirname, '../..');
 const SUITES = [
@@ -24,7 +25,17 @@ function machineHas(level: string): boolean {
   if (level === 'portable') return true;
   if (arch() !== 'x64' || process.platform !== 'linux') return false;
   const flags = /^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1].split(/\s+/) ?? [];
-  return NEEDED[level].every((flag) => flags.includes(flag));
+  // The kernel may still refuse the tiles to a process: then a process of its own runs another level.
+  return NEEDED[level].every((flag) => flags.includes(flag)) && (level !== 'amx' || levelUnder('amx') === 'amx');
+}
+
+/** What a process with INFINI_CPU=`wish` runs. */
+function levelUnder(wish: string): string {
+  const program = `process.stdout.write(require(${JSON.stringify(ROOT)}).listDevices()[0].simd)`;
+  return spawnSync(process.execPath, ['-e', program], {
+    env: { ...process.env, INFINI_CPU: wish },
+    encoding: 'utf8',
+  }).stdout;
 }
 
 const simdOf = (info: DeviceInfo) => (info as { simd?: string }).simd;
@@ -39,6 +50,12 @@ if (forced) {
 
   test('the best level that the machine has is the default', () => {
     expect(simdOf(listDevices()[0])).toBe(best);
+  });
+
+  test('whoever asks for a level that is not to be had gets the best one', () => {
+    for (const wish of ['', 'nonsense', ...LEVELS.filter((level) => !available.includes(level))]) {
+      expect(levelUnder(wish)).toBe(best);
+    }
   });
 
   for (const level of LEVELS.filter((name) => name !== best)) {
