@@ -26,7 +26,9 @@ function machineHas(level: string): boolean {
   if (arch() !== 'x64' || process.platform !== 'linux') return false;
   const flags = /^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1].split(/\s+/) ?? [];
   // The kernel may still refuse the tiles to a process: then a process of its own runs another level.
-  return NEEDED[level].every((flag) => flags.includes(flag)) && (level !== 'amx' || levelUnder('amx') === 'amx');
+  return (
+    NEEDED[level].every((flag) => flags.includes(flag)) && (level !== 'amx' || levelUnder('amx') === 'amx')
+  );
 }
 
 /** What a process with INFINI_CPU=`wish` runs. */

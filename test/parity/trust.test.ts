@@ -2,7 +2,8 @@ import type { Device, StreamConfig } from '../../lib';
 import { ReferenceStream } from '../reference/reference-stream';
 import { errorsByHead } from '../support/accuracy';
 import { onCuda, openTestDevice } from '../support/device';
-import { makeInput } from '../support/inputs';
+import { around, makeInput } from '../support/inputs';
+import { Pair } from '../support/pair';
 import { seededTest } from '../support/seeded';
 
 /** Numbers at which the CPU's float32 kernels would err, one by one: they must notice, or sum in another way. */
@@ -112,6 +113,25 @@ onCpu('float32 is not trusted with', () => {
     function dataOf(tokens: number) {
       const { q, k, v } = makeInput(shape, tokens, rng);
       return { q: q.data as Float32Array, k: k.data as Float32Array, v: v.data as Float32Array };
+    }
+  });
+
+  // Subnormal numbers are zero to a tile of AMX, and so are products that would be.
+  describe.each([1e-39, 1e-34, 1e-24, 1e-10, 1, 1e25])('bfloat16 values around %p', (size) => {
+    // Else M, which is float32, would be nothing.
+    for (const center of [-60, -30, -8, 0, 40].filter((x) => size * Math.exp(Math.min(x, 0)) >= 1e-39)) {
+      seededTest(`under keys around ${center}`, async (rng) => {
+        const shape = { heads: 2, kvHeads: 1, headDim: 24, valueDim: 40, segmentLength: 33 };
+        const pair = new Pair(device, { ...shape, dtype: 'bfloat16', scale: 0.01 });
+        const draws = { k: around(center), v: () => size * rng.normal() };
+        for (const q of [center, 0, -20]) {
+          await pair.attend(makeInput(pair.stream.config, 50, rng, { ...draws, q: around(q) }), 'sync');
+        }
+        await pair.retrieve(makeInput(pair.stream.config, 20, rng).q, 'sync');
+        pair.expectMemory();
+        expect(pair.compared).toBe(5);
+        pair.close();
+      });
     }
   });
 });
