@@ -12,6 +12,7 @@ const CLASSES: Record<string, { name: string; base: ErrorConstructor }> = {
   ABORT_ERR: { name: 'AbortError', base: Error },
   ERR_NO_DEVICE: { name: 'Error', base: Error },
   ERR_MODEL: { name: 'Error', base: Error },
+  ERR_SNAPSHOT: { name: 'Error', base: Error },
   ERR_DEVICE: { name: 'Error', base: Error },
 };
 
