@@ -43,7 +43,7 @@ export async function expectReject(call: () => Promise<unknown>, failure: Failur
   } catch (error) {
     throw new Error(`threw instead of rejecting: ${error}`, { cause: error });
   }
-  if (!(promise instanceof Promise)) throw new Error(`returned no promise but ${String(promise)}`);
+  if (!types.isPromise(promise)) throw new Error(`returned no promise but ${String(promise)}`);
   await promise.then(
     () => missing(failure),
     (error) => check(error, failure),
