@@ -36,12 +36,20 @@ export function configText(config: ResolvedConfig): string {
   return JSON.stringify({ ...numbers, rule, gate, scale, rope, emptyRead, dtype });
 }
 
+const configKeys = [
+  ...['heads', 'kvHeads', 'headDim', 'valueDim', 'segmentLength'],
+  ...['rule', 'gate', 'scale', 'rope', 'emptyRead', 'dtype'],
+];
 const dtypes: readonly unknown[] = ['float32', 'bfloat16', 'float16'] satisfies DType[];
 
 /** Such a text's configuration. What is left to refuse in it, native code refuses. */
 export function readConfigText(text: string): { config: ResolvedConfig; given: NativeConfig } {
   const place = '"config" of the metadata';
-  const config = Object.fromEntries(readObject(text, place)) as unknown as ResolvedConfig;
+  const values = readObject(text, place);
+  for (const key of configKeys) {
+    if (!values.has(key)) throw refuse(mismatch('a value', `"${key}" of the configuration`, undefined));
+  }
+  const config = Object.fromEntries(values) as unknown as ResolvedConfig;
   const given = asSnapshotErrors(() => readConfig(config));
   for (const key of ['heads', 'kvHeads', 'headDim', 'valueDim', 'segmentLength'] as const) {
     const number = config[key];

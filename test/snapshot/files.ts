@@ -21,7 +21,7 @@ export function checksumOf(file: Uint8Array): string {
 
 /** A file of this header, whatever it says, with a right checksum, if it has one. */
 export function sealed(header: string, data: Uint8Array): Buffer<ArrayBuffer> {
-  const text = Buffer.from(header);
+  const text = Buffer.from(header.trimEnd());
   const padding = Buffer.alloc(-text.length & 7, ' ');
   return reseal(withHeader(Buffer.concat([text, padding]), data));
 }
