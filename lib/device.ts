@@ -7,6 +7,8 @@ import { type DeviceTensor, makeDeviceTensor } from './device-tensor';
 import { expected, fail } from './errors';
 import { makeHostBuffer } from './host-buffer';
 import { type NativeDevice, native } from './native';
+import { copyBytes } from './snapshot/bytes';
+import { restoreStream } from './snapshot/stream';
 import { adoptStream, type MemoryStream } from './stream';
 import type { DeviceInfo, DeviceOptions, DeviceStats, DType, StreamConfig, Tensor } from './types';
 import { tell, watchersOf } from './watchers';
@@ -55,7 +57,22 @@ export class Device {
    */
   createStream(config: StreamConfig): MemoryStream {
     Device.#checkOpen(this, 'createStream');
-    return adoptStream(native.createStream(this.#native, readConfig(config)), this.#id);
+    return adoptStream(native.createStream(this.#native, readConfig(config)), this.#id, 0);
+  }
+
+  /**
+   * A stream in the state that `stream.snapshot()` gave, on this device or another: it goes on bit for bit where that one
+   * was, on another kind of device within the accuracy of the outputs. The bytes are copied before this returns. Its
+   * memory is what its configuration asks for, as in {@link createStream}, and its checksum finds accidents, not malice:
+   * sign what strangers may touch.
+   *
+   * Never throws; rejects with ERR_CLOSED, ERR_INVALID_ARG_TYPE (no Uint8Array), ERR_SNAPSHOT, which says what is wrong with
+   * the bytes, ERR_OUT_OF_MEMORY, ERR_DEVICE.
+   */
+  async restore(bytes: Uint8Array): Promise<MemoryStream> {
+    Device.#checkOpen(this, 'restore');
+    const { stream, tokens } = await restoreStream(this.#native, copyBytes(bytes));
+    return adoptStream(stream, this.#id, tokens);
   }
 
   /**

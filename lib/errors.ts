@@ -95,3 +95,21 @@ export function describe(value: unknown): string {
       return String(value);
   }
 }
+
+/** "expected X for PLACE but received V", the one form of messages about what a file says. */
+export function mismatch(what: string, place: string, value: unknown, why?: string): string {
+  const received = Array.isArray(value) ? showArray(value) : describe(value);
+  const reason = why === undefined ? '' : ` (${why})`;
+  return `expected ${what} for ${place} but received ${received}${reason}`;
+}
+
+/** A shape reads `[2, 3]`. */
+function showArray(array: readonly unknown[]): string {
+  const short = array.length <= 8 && array.every((one) => typeof one === 'number');
+  return short ? `[${array.join(', ')}]` : describe(array);
+}
+
+/** A name out of a file: it may be of any length and hold any character. */
+export function quote(name: string): string {
+  return JSON.stringify(name.length > 128 ? `${name.slice(0, 128)}...` : name);
+}

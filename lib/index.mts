@@ -7,8 +7,12 @@ export {
   DeviceTensor,
   listDevices,
   loadModel,
+  loadSession,
+  loadStream,
   MemoryStream,
   Model,
   openDevice,
   Session,
+  saveSession,
+  saveStream,
 } from './index.js';

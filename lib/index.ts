@@ -11,5 +11,6 @@ export type { ModelInput } from './model/input';
 export { type FeedEntry, type LoadModelOptions, loadModel, Model } from './model/model';
 export type { GenerateOptions } from './model/options';
 export { Session } from './model/session';
+export { loadSession, loadStream, saveSession, saveStream } from './snapshot/file';
 export { MemoryStream } from './stream';
 export type * from './types';

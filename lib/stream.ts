@@ -5,6 +5,7 @@ import { fail } from './errors';
 import { type Call, checkCall, Job, operandsOf, runNow, steadyOperandsOf, submit } from './job';
 import { type NativeStream, native } from './native';
 import { type Given, Operand } from './operands';
+import { snapshotStream } from './snapshot/stream';
 import { StreamCore } from './stream-core';
 import type { ResolvedConfig, Tensor } from './types';
 
@@ -16,8 +17,8 @@ const syncKeys = new Set(['out']);
 // Only this file makes streams: `new MemoryStream()` by anyone else has no key.
 const key = Symbol('infini-stream stream');
 
-/** For lib/device.ts. */
-export let adoptStream: (handle: NativeStream, device: string) => MemoryStream;
+/** For devices: a stream that has taken so many tokens. */
+export let adoptStream: (handle: NativeStream, device: string, tokens: number) => MemoryStream;
 /** For batches; undefined for everything else than a stream. */
 export let coreOf: (stream: unknown) => StreamCore | undefined;
 
@@ -34,7 +35,11 @@ export class MemoryStream {
   readonly #core: StreamCore;
 
   static {
-    adoptStream = (handle, device) => new MemoryStream(key, new StreamCore(handle, device));
+    adoptStream = (handle, device, tokens) => {
+      const core = new StreamCore(handle, device);
+      core.tokens = tokens;
+      return new MemoryStream(key, core);
+    };
     coreOf = (stream) =>
       typeof stream === 'object' && stream !== null && #core in stream ? stream.#core : undefined;
   }
@@ -199,9 +204,18 @@ export class MemoryStream {
     const core = MemoryStream.#of(this, 'fork');
     core.checkOpen();
     core.checkIdle('fork');
-    const copy = new StreamCore(native.fork(core.native), core.device);
-    copy.tokens = core.tokens;
-    return new MemoryStream(key, copy);
+    return adoptStream(native.fork(core.native), core.device, core.tokens);
+  }
+
+  /**
+   * The whole state as the bytes of a safetensors file: configuration, counters, z and M (`normalizer`, `matrix`), the open
+   * segment's `keys` and `values`. The same on every device and little-endian; `device.restore` makes a stream of them. A
+   * call like {@link attend}: it takes effect in call order and copies the state, about `byteLength` bytes, once.
+   *
+   * Never throws; rejects with ERR_CLOSED, ERR_INVALID_ARG_TYPE (receiver), ERR_OUT_OF_MEMORY, ERR_DEVICE.
+   */
+  async snapshot(): Promise<Uint8Array> {
+    return snapshotStream(MemoryStream.#of(this, 'snapshot'));
   }
 
   /** Frees the state; pending calls reject with ERR_CLOSED, and batches of this stream close. Idempotent. */

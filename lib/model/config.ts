@@ -1,6 +1,6 @@
-import { fail } from '../errors';
+import { fail, quote } from '../errors';
 import type { EmptyRead, Rule } from '../types';
-import { isRecord, type Json, parseObject, quote, wrong } from './defects';
+import { isRecord, type Json, parseObject, wrong } from './defects';
 
 /** silu(x) = x sigmoid(x); gelu(x) = x Phi(x); gelu_tanh is its approximation by tanh. */
 export type Activation = 'silu' | 'gelu' | 'gelu_tanh';

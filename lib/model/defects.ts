@@ -1,4 +1,4 @@
-import { describe, fail, type InfiniError } from '../errors';
+import { fail, type InfiniError, mismatch } from '../errors';
 
 /** What is said about a model's files. */
 
@@ -19,20 +19,7 @@ export function parseObject(text: string, name: string): Json {
   return value;
 }
 
-/** "FILE: expected X for PLACE but received V", the one form of messages about a model's files. */
+/** "FILE: expected X for PLACE but received V". */
 export function wrong(file: string, what: string, place: string, value: unknown, why?: string): InfiniError {
-  const received = Array.isArray(value) ? showArray(value) : describe(value);
-  const reason = why === undefined ? '' : ` (${why})`;
-  return fail('ERR_MODEL', `${file}: expected ${what} for ${place} but received ${received}${reason}`);
-}
-
-/** A shape reads `[2, 3]`. */
-function showArray(array: readonly unknown[]): string {
-  const short = array.length <= 8 && array.every((one) => typeof one === 'number');
-  return short ? `[${array.join(', ')}]` : describe(array);
-}
-
-/** A name out of a file: it may be of any length and hold any character. */
-export function quote(name: string): string {
-  return JSON.stringify(name.length > 128 ? `${name.slice(0, 128)}...` : name);
+  return fail('ERR_MODEL', `${file}: ${mismatch(what, place, value, why)}`);
 }

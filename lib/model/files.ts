@@ -1,10 +1,11 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { fail } from '../errors';
+import { fail, quote } from '../errors';
+import { decodeText } from '../safetensors/parser';
 import { type ModelConfig, readModelConfig } from './config';
-import { isRecord, parseObject, quote, wrong } from './defects';
-import { decodeText, readBytes, readHeader, sizeOf, unreadable } from './safetensors';
+import { isRecord, parseObject, wrong } from './defects';
+import { readBytes, readHeader, refuseIn, sizeOf, unreadable } from './safetensors';
 import type { ModelTensor } from './weights';
 
 /** A model's directory as Hugging Face lays it out: what its small files say, and its weights' files, open. */
@@ -125,7 +126,7 @@ async function readText(handle: FileHandle, name: string, mostBytes: number): Pr
   try {
     const size = await sizeOf(handle, name);
     if (size > mostBytes) throw wrong(name, `at most ${mostBytes} bytes`, 'the file', size);
-    return decodeText(await readBytes(handle, 0, size, name), name);
+    return decodeText(await readBytes(handle, 0, size, name), refuseIn(name));
   } finally {
     await handle.close();
   }

@@ -3,6 +3,8 @@ import { checkArray, readRecord } from '../config';
 import { type Device, handleOf, openDevice } from '../device';
 import { expected, fail } from '../errors';
 import { type NativeDevice, type NativeModel, native } from '../native';
+import { copyBytes } from '../snapshot/bytes';
+import { restoreSession } from '../snapshot/session';
 import type { DeviceOptions, StreamConfig } from '../types';
 import { tell } from '../watchers';
 import type { ModelConfig } from './config';
@@ -12,7 +14,7 @@ import { type Generated, generateTogether, Transcript } from './generate';
 import { checkTokens, type ModelInput, readInput } from './input';
 import { type GenerateOptions, readFeedOptions, readGenerateOptions } from './options';
 import { adoptSession, type Session, sessionCoreOf } from './session';
-import { inTurn, type ModelCore, SessionCore } from './session-core';
+import { checkModelOpen, inTurn, type ModelCore, SessionCore } from './session-core';
 import { Tokenizer } from './tokenizer';
 import { findWeights, readGates } from './weights';
 
@@ -31,6 +33,8 @@ const mostSessions = 4096;
 
 // Only this file makes models: `new Model()` by anyone else has no key.
 const key = Symbol('infini-stream model');
+/** For lib/snapshot/file.ts; undefined for everything else than a model. */
+export let coreOfModel: (model: unknown) => ModelCore | undefined;
 let adoptModel: (
   core: ModelCore,
   device: Device,
@@ -51,6 +55,8 @@ export class Model {
 
   static {
     adoptModel = (...parts) => new Model(key, ...parts);
+    coreOfModel = (model) =>
+      typeof model === 'object' && model !== null && #core in model ? model.#core : undefined;
   }
 
   private constructor(
@@ -69,7 +75,8 @@ export class Model {
   }
 
   static #of(receiver: unknown, method: string): ModelCore {
-    if (typeof receiver === 'object' && receiver !== null && #core in receiver) return receiver.#core;
+    const core = coreOfModel(receiver);
+    if (core) return core;
     throw fail('ERR_INVALID_ARG_TYPE', `Expected a Model as the receiver of ${method}`);
   }
 
@@ -89,8 +96,21 @@ export class Model {
    */
   createSession(): Session {
     const core = Model.#of(this, 'createSession');
-    if (native.modelClosed(core.native)) throw fail('ERR_CLOSED', 'Expected an open model but it is closed');
+    checkModelOpen(core);
     return adoptSession(SessionCore.empty(core));
+  }
+
+  /**
+   * A session in the state that `session.snapshot()` gave, of this model or another copy of it: the same config.json and gates
+   * are checked, the other weights are not in the snapshot. The bytes are copied before this returns.
+   *
+   * Rejects with ERR_CLOSED, ERR_INVALID_ARG_TYPE (no Uint8Array), ERR_SNAPSHOT, which says what is wrong with the bytes,
+   * ERR_OUT_OF_MEMORY, ERR_DEVICE.
+   */
+  async restoreSession(bytes: Uint8Array): Promise<Session> {
+    const core = Model.#of(this, 'restoreSession');
+    checkModelOpen(core);
+    return adoptSession(await restoreSession(core, copyBytes(bytes)));
   }
 
   /**

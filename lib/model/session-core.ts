@@ -21,6 +21,10 @@ export interface ModelCore {
   readonly watchers: Watchers;
 }
 
+export function checkModelOpen(model: ModelCore): void {
+  if (native.modelClosed(model.native)) throw fail('ERR_CLOSED', 'Expected an open model but it is closed');
+}
+
 /** What a Session is made of: one native stream per layer, and the logits after its last token. */
 export class SessionCore {
   streams: NativeStream[];

@@ -1,5 +1,6 @@
 import { fail } from '../errors';
 import { native } from '../native';
+import { snapshotSession } from '../snapshot/session';
 import { type FeedOptions, feed } from './feed';
 import { Generation, requireLogits, Transcript } from './generate';
 import { type ModelInput, readInput } from './input';
@@ -107,6 +108,16 @@ export class Session {
     session.checkOpen();
     session.checkIdle('fork');
     return adoptSession(session.fork());
+  }
+
+  /**
+   * The whole state as the bytes of a safetensors file: one stream per layer (`layers.0.matrix` ...), the counters and the
+   * logits, so that `model.restoreSession` makes a session of them that goes on bit for bit. Takes effect in call order.
+   *
+   * Rejects with ERR_CLOSED, ERR_OUT_OF_MEMORY, ERR_DEVICE.
+   */
+  async snapshot(): Promise<Uint8Array> {
+    return snapshotSession(Session.#of(this, 'snapshot'));
   }
 
   /** Forgets everything. @throws ERR_CLOSED, ERR_BUSY. */

@@ -1,9 +1,10 @@
 import type { FileHandle } from 'node:fs/promises';
-import { fail } from '../errors';
+import { fail, quote } from '../errors';
+import type { StoredTensor } from '../safetensors/parser';
 import type { DType } from '../types';
 import type { ModelConfig } from './config';
-import { quote, wrong } from './defects';
-import { readBytes, type StoredTensor } from './safetensors';
+import { wrong } from './defects';
+import { readBytes } from './safetensors';
 
 export type WeightKind =
   | 'embedding'

@@ -30,6 +30,7 @@ describe.each(closings)('after %s', (_, close) => {
     expectThrow(() => stream.fork(), failure);
     await expectReject(() => stream.attend(input()), failure);
     await expectReject(() => stream.retrieve({ q: token() }), failure);
+    await expectReject(() => stream.snapshot(), failure);
   });
 
   test('the properties still tell', () => {

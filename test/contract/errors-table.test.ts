@@ -19,6 +19,7 @@ test('they are the codes of the contract', () => {
     ['ABORT_ERR', Error],
     ['ERR_NO_DEVICE', Error],
     ['ERR_MODEL', Error],
+    ['ERR_SNAPSHOT', Error],
     ['ERR_DEVICE', Error],
   ]);
 });

@@ -41,11 +41,11 @@ const members = (Class: { prototype: object }) =>
       return [String(name), (get ?? value) as (...args: unknown[]) => unknown] as const;
     });
 
-const asynchronous = ['attend', 'retrieve', 'attendBatch', 'read', 'step'];
+const asynchronous = ['attend', 'retrieve', 'snapshot', 'restore', 'attendBatch', 'read', 'step'];
 
 describe.each([
-  ['MemoryStream', MemoryStream, 14],
-  ['Device', Device, 8],
+  ['MemoryStream', MemoryStream, 15],
+  ['Device', Device, 9],
   ['DeviceTensor', DeviceTensor, 8],
   ['Batch', Batch, 7],
 ])('every member of %s', (_, Class, count) => {

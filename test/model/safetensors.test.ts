@@ -2,7 +2,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { type FileHandle, open, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { readHeader, type StoredTensor } from '../../lib/model/safetensors';
+import { readHeader } from '../../lib/model/safetensors';
+import type { StoredTensor } from '../../lib/safetensors/parser';
 import { expectModelError, type Stored, safetensors, withHeader } from '../support/tiny-model';
 
 let folder: string;

@@ -115,7 +115,7 @@ describe('the published package', () => {
     `;
     writeFileSync(join(user, 'one.mjs'), script);
     expect(runThere('one.mjs').trim()).toBe(
-      'true Batch,Device,DeviceTensor,MemoryStream,Model,Session,listDevices,loadModel,openDevice',
+      'true Batch,Device,DeviceTensor,MemoryStream,Model,Session,listDevices,loadModel,loadSession,loadStream,openDevice,saveSession,saveStream',
     );
   });
 

@@ -12,6 +12,7 @@ const CLASSES: Record<string, { name: string; base: ErrorConstructor }> = {
   ABORT_ERR: { name: 'AbortError', base: Error },
   ERR_NO_DEVICE: { name: 'Error', base: Error },
   ERR_MODEL: { name: 'Error', base: Error },
+  ERR_SNAPSHOT: { name: 'Error', base: Error },
   ERR_DEVICE: { name: 'Error', base: Error },
 };
 
@@ -42,7 +43,7 @@ export async function expectReject(call: () => Promise<unknown>, failure: Failur
   } catch (error) {
     throw new Error(`threw instead of rejecting: ${error}`, { cause: error });
   }
-  if (!(promise instanceof Promise)) throw new Error(`returned no promise but ${String(promise)}`);
+  if (!types.isPromise(promise)) throw new Error(`returned no promise but ${String(promise)}`);
   await promise.then(
     () => missing(failure),
     (error) => check(error, failure),

@@ -41,6 +41,10 @@ const SIZES = {
     /** Of test/model/passkey: tokens of a document, and keys at each depth. */
     passkeyTokens: 32_768,
     passkeyKeys: 10,
+    /** Of test/snapshot: streams that are restored, files that are spoiled, processes that are killed while they save. */
+    snapshotRuns: 100,
+    spoiledFiles: 10_000,
+    kills: 200,
   },
   emulated: {
     warmTokens: 4000,
@@ -66,6 +70,9 @@ const SIZES = {
     modelSplit: 120,
     passkeyTokens: 2048,
     passkeyKeys: 1,
+    snapshotRuns: 8,
+    spoiledFiles: 600,
+    kills: 20,
   },
 };
 
