@@ -8,6 +8,7 @@ import { expected, fail } from './errors';
 import { makeHostBuffer } from './host-buffer';
 import { type NativeDevice, native } from './native';
 import { adoptStream, type MemoryStream } from './stream';
+import { makeRecorder, type Recorder, type RecorderOptions } from './transition/recorder';
 import type { DeviceInfo, DeviceOptions, DeviceStats, DType, StreamConfig, Tensor } from './types';
 import { tell, watchersOf } from './watchers';
 
@@ -55,7 +56,18 @@ export class Device {
    */
   createStream(config: StreamConfig): MemoryStream {
     Device.#checkOpen(this, 'createStream');
-    return adoptStream(native.createStream(this.#native, readConfig(config)), this.#id);
+    return adoptStream(native.createStream(this.#native, readConfig(config)), this.#id, this.#native);
+  }
+
+  /**
+   * Makes a recorder of what part of a text does to the memory of a stream of this configuration (docs/serving.md). The
+   * delta rule asks for the z of all tokens before that part. Its state takes as many bytes as a stream's of
+   * valueDim + headDim values.
+   * @throws as {@link createStream}; ERR_INVALID_ARG_TYPE, ERR_SHAPE and ERR_OUT_OF_RANGE (options).
+   */
+  createRecorder(config: StreamConfig, options: RecorderOptions = {}): Recorder {
+    Device.#checkOpen(this, 'createRecorder');
+    return makeRecorder(this.#native, this.#id, config, options);
   }
 
   /**

@@ -2,13 +2,17 @@
 
 export type * from './index.js';
 export {
+  applyTransition,
   Batch,
+  composeTransitions,
   Device,
   DeviceTensor,
   listDevices,
   loadModel,
   MemoryStream,
   Model,
+  mergeStreams,
   openDevice,
+  Recorder,
   Session,
 } from './index.js';

@@ -12,4 +12,9 @@ export { type FeedEntry, type LoadModelOptions, loadModel, Model } from './model
 export type { GenerateOptions } from './model/options';
 export { Session } from './model/session';
 export { MemoryStream } from './stream';
+export { applyTransition } from './transition/apply';
+export { composeTransitions } from './transition/compose';
+export { mergeStreams } from './transition/merge';
+export { type AbsorbInput, type AbsorbOptions, Recorder, type RecorderOptions } from './transition/recorder';
+export type { Transition } from './transition/transition';
 export type * from './types';
