@@ -7,6 +7,7 @@ import {
   checkFollows,
   checkSameShape,
   checkSegmentBorder,
+  checkTokens,
   readTransition,
   type Transition,
 } from './transition';
@@ -29,6 +30,7 @@ export function applyTransition(stream: MemoryStream, transition: Transition): M
   checkFollows('transition', given, normalizer);
   const moved = given.A ? product(given.A, matrix, kvHeads, headDim, valueDim) : matrix;
   const tokens = core.tokens + given.tokens;
+  checkTokens(tokens, 'transition');
   return streamWith(core, tokens, sum(moved, given.B), sum(normalizer, given.normalizer));
 }
 

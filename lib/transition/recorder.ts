@@ -188,7 +188,7 @@ export class Recorder {
       A: before && columnsOf(rest, width, from, from + headDim),
       B: columnsOf(matrix, values.to, 0, valueDim),
       normalizer: normalizer.map((sum, i) => sum - (before?.[i] ?? 0)),
-      before: before && Float64Array.from(before),
+      before: before && new Float64Array(before),
     };
   }
 

@@ -15,7 +15,7 @@ export interface Site {
 export function streamWith(
   { home, device, config }: Site,
   tokens: number,
-  matrix: ArrayLike<number>,
+  matrix: Float32Array | Float64Array,
   normalizer: Float64Array,
 ): MemoryStream {
   const image = new ArrayBuffer(normalizer.length * 8 + matrix.length * 4); // as native/core/image.h says

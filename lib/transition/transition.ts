@@ -2,7 +2,7 @@ import { types } from 'node:util';
 import { readRecord } from '../config';
 import { describe, expected, fail } from '../errors';
 import { lengthOf } from '../tensor';
-import type { ResolvedConfig, Rule, Tensor } from '../types';
+import type { ResolvedConfig, Rule } from '../types';
 
 /** What of a configuration decides how the memory changes. */
 export type MemoryShape = Pick<ResolvedConfig, 'kvHeads' | 'headDim' | 'valueDim' | 'segmentLength' | 'rule'>;
@@ -20,9 +20,9 @@ export interface Transition {
   /** Of those segments. */
   readonly tokens: number;
   /** `[kvHeads, headDim, headDim]`; null is the identity, as always for the linear rule. */
-  readonly A: Float64Array | null;
+  readonly A: Float32Array | null;
   /** `[kvHeads, headDim, valueDim]`. */
-  readonly B: Float64Array;
+  readonly B: Float32Array;
   /** The sum of sigma(k) over the tokens, `[kvHeads, headDim]`. */
   readonly normalizer: Float64Array;
   /** For the delta rule: the z that A and B take for granted, of all tokens before. Null for the linear rule. */
@@ -30,6 +30,10 @@ export interface Transition {
 }
 
 const shapeKeys = ['kvHeads', 'headDim', 'valueDim', 'segmentLength', 'rule'] as const;
+const finite = Number.isFinite;
+
+type Numbers = Float32Array | Float64Array;
+
 const keys: ReadonlySet<string> = new Set([...shapeKeys, 'tokens', 'A', 'B', 'normalizer', 'before']);
 const sizes = { kvHeads: 1024, headDim: 256, valueDim: 256, segmentLength: 65536 };
 
@@ -48,7 +52,7 @@ export function transitionFromEmpty(
   { matrix, normalizer }: { matrix: Float32Array; normalizer: Float64Array },
 ): Transition {
   const before = config.rule === 'delta' ? new Float64Array(normalizer.length) : null;
-  return { ...shapeOf(config), tokens, A: null, B: Float64Array.from(matrix), normalizer, before };
+  return { ...shapeOf(config), tokens, A: null, B: matrix, normalizer, before };
 }
 
 export function checkSameShape(name: string, given: MemoryShape, wanted: MemoryShape): void {
@@ -66,6 +70,11 @@ export function checkSegmentBorder(name: string, tokens: number, segmentLength: 
   const open = tokens % segmentLength;
   if (open === 0) return;
   throw fail('ERR_OUT_OF_RANGE', `Expected no open segment in "${name}" but it has ${open} tokens`);
+}
+
+export function checkTokens(tokens: number, name: string): void {
+  if (!Number.isSafeInteger(tokens))
+    throw expected('ERR_OUT_OF_RANGE', `${name}.tokens`, 'a sum below 2^53', tokens);
 }
 
 /**
@@ -106,14 +115,14 @@ export function readTransition(value: unknown, name: string): Transition {
   const identity = given.A === null || !delta;
   const A = identity
     ? readNull(given, 'A', name)
-    : readNumbers(given.A, `${name}.A`, kvHeads * headDim * headDim);
+    : readMatrix(given.A, `${name}.A`, kvHeads * headDim * headDim);
   if (identity && before?.some((number) => number !== 0))
-    throw expected('ERR_INVALID_ARG_TYPE', `${name}.A`, 'a Float64Array', null);
+    throw expected('ERR_INVALID_ARG_TYPE', `${name}.A`, 'a Float32Array', null);
   return {
     ...shape,
     tokens,
     A,
-    B: readNumbers(given.B, `${name}.B`, kvHeads * headDim * valueDim),
+    B: readMatrix(given.B, `${name}.B`, kvHeads * headDim * valueDim),
     normalizer: readNormalizer(given.normalizer, `${name}.normalizer`, shape),
     before,
   };
@@ -151,25 +160,32 @@ export function readNormalizer(
   name: string,
   { kvHeads, headDim }: Pick<MemoryShape, 'kvHeads' | 'headDim'>,
 ): Float64Array {
-  const numbers = readNumbers(value, name, kvHeads * headDim);
+  if (!types.isFloat64Array(value)) throw expected('ERR_INVALID_ARG_TYPE', name, 'a Float64Array', value);
+  checkLength(value, name, kvHeads * headDim);
+  const numbers = new Float64Array(value);
+  checkFinite(numbers, name);
   const at = numbers.findIndex((number) => number < 0);
   if (at < 0) return numbers;
   throw expected('ERR_OUT_OF_RANGE', `${name}[${at}]`, 'no number below 0', numbers[at]);
 }
 
-function readNumbers(value: unknown, name: string, length: number): Float64Array {
-  if (!types.isFloat64Array(value)) throw expected('ERR_INVALID_ARG_TYPE', name, 'a Float64Array', value);
-  const found = lengthOf(value as unknown as Tensor);
-  if (found !== length)
-    throw fail('ERR_SHAPE', `Expected ${length} elements for "${name}" but received ${found}`);
-  const numbers = new Float64Array(value);
+function readMatrix(value: unknown, name: string, length: number): Float32Array {
+  if (!types.isFloat32Array(value)) throw expected('ERR_INVALID_ARG_TYPE', name, 'a Float32Array', value);
+  checkLength(value, name, length);
+  const numbers = new Float32Array(value);
   checkFinite(numbers, name);
   return numbers;
 }
 
-export function checkFinite(numbers: ArrayLike<number>, name: string): void {
+function checkLength(array: Numbers, name: string, length: number): void {
+  const found = lengthOf(array);
+  if (found !== length)
+    throw fail('ERR_SHAPE', `Expected ${length} elements for "${name}" but received ${found}`);
+}
+
+export function checkFinite(numbers: Numbers, name: string): void {
   for (let i = 0; i < numbers.length; i++) {
-    if (!Number.isFinite(numbers[i]))
+    if (!finite(numbers[i]))
       throw expected('ERR_OUT_OF_RANGE', `${name}[${i}]`, 'a finite number', numbers[i]);
   }
 }

@@ -52,11 +52,13 @@ export function referenceTransition(part: ReferencePart): ReferenceTransition {
 /** [rows, inner] times [inner, columns]. */
 export function multiply(left: Float64Array, right: Float64Array, inner: number, columns: number) {
   const rows = left.length / inner;
-  return Float64Array.from({ length: rows * columns }, (_, at) => {
-    let sum = 0;
-    for (let i = 0; i < inner; i++) {
-      sum += left[Math.floor(at / columns) * inner + i] * right[i * columns + (at % columns)];
+  const result = new Float64Array(rows * columns);
+  for (let row = 0; row < rows; row++) {
+    for (let j = 0; j < columns; j++) {
+      let sum = 0;
+      for (let i = 0; i < inner; i++) sum += left[row * inner + i] * right[i * columns + j];
+      result[row * columns + j] = sum;
     }
-    return sum;
-  });
+  }
+  return result;
 }
