@@ -1,4 +1,4 @@
-import type { Device, Recorder } from '../../lib';
+import type { Device, Recorder, StreamConfig } from '../../lib';
 import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow } from '../support/failures';
 import { cut, dataOf, type MadeInput, makeInput } from '../support/inputs';
@@ -24,6 +24,17 @@ const keysAndValues = (input: MadeInput) => {
 const some = (tokens: number, seed: number, shape: typeof config | typeof wide = config) =>
   makeInput({ ...shape, kvHeads: shape.heads, dtype: 'float32' }, tokens, new Rng(seed));
 
+// Closed after each test: the counts of streams are the whole process's.
+const opened: { close(): void }[] = [];
+function open(shape: StreamConfig, z = shape.headDim === config.headDim ? normalizer : undefined): Recorder {
+  const recorder = device.createRecorder(shape, { normalizer: z });
+  opened.push(recorder);
+  return recorder;
+}
+afterEach(() => {
+  for (const one of opened.splice(0)) one.close();
+});
+
 async function transitionAfter(recorder: Recorder, input: MadeInput) {
   await recorder.absorb(keysAndValues(input));
   return recorder.exportTransition();
@@ -31,8 +42,8 @@ async function transitionAfter(recorder: Recorder, input: MadeInput) {
 
 seededTest('calls take effect in call order, however the tokens are cut', async (rng) => {
   const input = some(40, 1);
-  const wanted = await transitionAfter(device.createRecorder(config, { normalizer }), input);
-  const recorder = device.createRecorder(config, { normalizer });
+  const wanted = await transitionAfter(open(config), input);
+  const recorder = open(config);
   const pieces = cut(input, rng.pieces(40, 11));
   const settled: number[] = [];
   await Promise.all(
@@ -46,20 +57,20 @@ seededTest('calls take effect in call order, however the tokens are cut', async 
 test('goes on after an export, which is a copy', async () => {
   const input = some(16, 2);
   const [first, second] = cut(input, [8, 8]);
-  const recorder = device.createRecorder(config, { normalizer });
+  const recorder = open(config);
   const early = await transitionAfter(recorder, first);
   const copy = structuredClone(early);
   for (const array of [early.A, early.B, early.normalizer, early.before]) array?.fill(9);
   expect(recorder.exportTransition()).toEqual(copy);
   const both = await transitionAfter(recorder, second);
-  expect(both).toEqual(await transitionAfter(device.createRecorder(config, { normalizer }), input));
+  expect(both).toEqual(await transitionAfter(open(config), input));
 });
 
 test('arrays are the callers again at once, the normalizer too', async () => {
   const input = some(8, 3);
-  const wanted = await transitionAfter(device.createRecorder(config, { normalizer }), input);
+  const wanted = await transitionAfter(open(config), input);
   const mine = normalizer.slice();
-  const recorder = device.createRecorder(config, { normalizer: mine });
+  const recorder = open(config, mine);
   mine.fill(1);
   const { k, v } = keysAndValues(some(8, 3));
   const call = recorder.absorb({ k, v });
@@ -73,7 +84,7 @@ describe.each([
   ['of one stream', config, 3],
   ['of two streams', wide, 4],
 ] as const)('a recorder %s', (_, shape, seed) => {
-  const make = () => device.createRecorder(shape);
+  const make = () => open(shape);
   const good = () => some(shape.segmentLength * 2, seed, shape);
 
   test('is as before when a call fails, and its streams do not multiply', async () => {
@@ -145,7 +156,7 @@ test('closes with its device', async () => {
 });
 
 test('a transition is exported between calls and between segments', async () => {
-  const recorder = device.createRecorder(config);
+  const recorder = open(config);
   const call = recorder.absorb(keysAndValues(some(8, 6)));
   expectThrow(() => recorder.exportTransition(), { code: 'ERR_BUSY', says: ['exportTransition'] });
   await call;
@@ -157,6 +168,7 @@ test('a transition is exported between calls and between segments', async () => 
 
 test('and so it is of a stream', async () => {
   const stream = device.createStream(config);
+  opened.push(stream);
   const call = stream.attend(dataOf(some(8, 6)));
   expectThrow(() => stream.exportTransition(), { code: 'ERR_BUSY', says: ['exportTransition'] });
   await call;
@@ -168,8 +180,8 @@ test('and so it is of a stream', async () => {
 });
 
 test('has the configuration of the stream that it stands for', () => {
-  const recorder = device.createRecorder({ ...config, gate: 2, rope: { theta: 10 } });
-  const stream = device.createStream({ ...config, gate: 2, rope: { theta: 10 } });
+  const recorder = open({ ...config, gate: 2, rope: { theta: 10 } });
+  using stream = device.createStream({ ...config, gate: 2, rope: { theta: 10 } });
   expect(recorder.config).toEqual(stream.config);
   expect(Object.isFrozen(recorder.config)).toBe(true);
 });
