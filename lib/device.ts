@@ -10,6 +10,7 @@ import { type NativeDevice, native } from './native';
 import { copyBytes } from './snapshot/bytes';
 import { restoreStream } from './snapshot/stream';
 import { adoptStream, type MemoryStream } from './stream';
+import { makeRecorder, type Recorder, type RecorderOptions } from './transition/recorder';
 import type { DeviceInfo, DeviceOptions, DeviceStats, DType, StreamConfig, Tensor } from './types';
 import { tell, watchersOf } from './watchers';
 
@@ -57,7 +58,7 @@ export class Device {
    */
   createStream(config: StreamConfig): MemoryStream {
     Device.#checkOpen(this, 'createStream');
-    return adoptStream(native.createStream(this.#native, readConfig(config)), this.#id, 0);
+    return adoptStream(native.createStream(this.#native, readConfig(config)), this.#id, this.#native);
   }
 
   /**
@@ -72,7 +73,18 @@ export class Device {
   async restore(bytes: Uint8Array): Promise<MemoryStream> {
     Device.#checkOpen(this, 'restore');
     const { stream, tokens } = await restoreStream(this.#native, copyBytes(bytes));
-    return adoptStream(stream, this.#id, tokens);
+    return adoptStream(stream, this.#id, this.#native, tokens);
+  }
+
+  /**
+   * Makes a recorder of what part of a text does to the memory of a stream of this configuration (docs/serving.md). The
+   * delta rule asks for the z of all tokens before that part. Its state takes as many bytes as a stream's of
+   * valueDim + headDim values.
+   * @throws as {@link createStream}; ERR_INVALID_ARG_TYPE, ERR_SHAPE and ERR_OUT_OF_RANGE (options).
+   */
+  createRecorder(config: StreamConfig, options: RecorderOptions = {}): Recorder {
+    Device.#checkOpen(this, 'createRecorder');
+    return makeRecorder(this.#native, this.#id, config, options);
   }
 
   /**

@@ -2,7 +2,9 @@
 
 export type * from './index.js';
 export {
+  applyTransition,
   Batch,
+  composeTransitions,
   Device,
   DeviceTensor,
   listDevices,
@@ -11,7 +13,9 @@ export {
   loadStream,
   MemoryStream,
   Model,
+  mergeStreams,
   openDevice,
+  Recorder,
   Session,
   saveSession,
   saveStream,

@@ -1,15 +1,13 @@
 import { freezeConfig } from './config';
 import { fail } from './errors';
 import type { Books } from './job';
-import { native as addon, type NativeStream } from './native';
+import { native as addon, type NativeDevice, type NativeStream } from './native';
 import type { Place } from './operands';
 import type { ResolvedConfig } from './types';
 
 /** What a MemoryStream is made of: its class and the batches it is in work on this. */
 export class StreamCore implements Place, Books {
   readonly config: ResolvedConfig;
-  /** Committed by the calls that have settled. */
-  tokens = 0;
   /** Asynchronous calls that have not settled. */
   pending = 0;
 
@@ -17,8 +15,21 @@ export class StreamCore implements Place, Books {
     readonly native: NativeStream,
     /** The device's id. */
     readonly device: string,
+    /** Where it lives: streams made from this one live there too. */
+    readonly home: NativeDevice,
+    /** Committed by the calls that have settled. */
+    public tokens = 0,
   ) {
     this.config = freezeConfig(addon.streamConfig(native));
+  }
+
+  /** Copies of M and z. */
+  memory(): { matrix: Float32Array; normalizer: Float64Array } {
+    const { kvHeads, headDim, valueDim } = this.config;
+    const matrix = new Float32Array(kvHeads * headDim * valueDim);
+    const normalizer = new Float64Array(kvHeads * headDim);
+    addon.memory(this.native, matrix, normalizer);
+    return { matrix, normalizer };
   }
 
   begin(): void {

@@ -3,10 +3,11 @@ import { checkRecord } from './config';
 import type { DeviceTensor } from './device-tensor';
 import { fail } from './errors';
 import { type Call, checkCall, Job, operandsOf, runNow, steadyOperandsOf, submit } from './job';
-import { type NativeStream, native } from './native';
+import { type NativeDevice, type NativeStream, native } from './native';
 import { type Given, Operand } from './operands';
 import { snapshotStream } from './snapshot/stream';
 import { StreamCore } from './stream-core';
+import { checkSegmentBorder, type Transition, transitionFromEmpty } from './transition/transition';
 import type { ResolvedConfig, Tensor } from './types';
 
 const attendKeys = new Set(['q', 'k', 'v']);
@@ -17,8 +18,13 @@ const syncKeys = new Set(['out']);
 // Only this file makes streams: `new MemoryStream()` by anyone else has no key.
 const key = Symbol('infini-stream stream');
 
-/** For devices: a stream that has taken so many tokens. */
-export let adoptStream: (handle: NativeStream, device: string, tokens: number) => MemoryStream;
+/** For those who make the native stream: on a device of this id, after so many tokens. */
+export let adoptStream: (
+  handle: NativeStream,
+  device: string,
+  home: NativeDevice,
+  tokens?: number,
+) => MemoryStream;
 /** For batches; undefined for everything else than a stream. */
 export let coreOf: (stream: unknown) => StreamCore | undefined;
 
@@ -35,11 +41,7 @@ export class MemoryStream {
   readonly #core: StreamCore;
 
   static {
-    adoptStream = (handle, device, tokens) => {
-      const core = new StreamCore(handle, device);
-      core.tokens = tokens;
-      return new MemoryStream(key, core);
-    };
+    adoptStream = (...made) => new MemoryStream(key, new StreamCore(...made));
     coreOf = (stream) =>
       typeof stream === 'object' && stream !== null && #core in stream ? stream.#core : undefined;
   }
@@ -183,11 +185,21 @@ export class MemoryStream {
     const core = MemoryStream.#of(this, 'memory');
     core.checkOpen();
     core.checkIdle('memory');
-    const { kvHeads, headDim, valueDim } = core.config;
-    const matrix = new Float32Array(kvHeads * headDim * valueDim);
-    const normalizer = new Float64Array(kvHeads * headDim);
-    native.memory(core.native, matrix, normalizer);
-    return { matrix, normalizer };
+    return core.memory();
+  }
+
+  /**
+   * What the tokens of this stream do to a memory (docs/serving.md). For the linear rule that is the same whatever came
+   * before them. For the delta rule it depends on that: this is the transition of a text's beginning, and that of a
+   * later part is recorded by `device.createRecorder`.
+   * @throws ERR_CLOSED, ERR_BUSY, ERR_OUT_OF_RANGE (a segment is open), ERR_DEVICE.
+   */
+  exportTransition(): Transition {
+    const core = MemoryStream.#of(this, 'exportTransition');
+    core.checkOpen();
+    core.checkIdle('exportTransition');
+    checkSegmentBorder('stream', core.tokens, core.config.segmentLength);
+    return transitionFromEmpty(core.config, core.tokens, core.memory());
   }
 
   /** Back to the empty stream. @throws ERR_CLOSED, ERR_BUSY, ERR_DEVICE. */
@@ -204,7 +216,7 @@ export class MemoryStream {
     const core = MemoryStream.#of(this, 'fork');
     core.checkOpen();
     core.checkIdle('fork');
-    return adoptStream(native.fork(core.native), core.device, core.tokens);
+    return adoptStream(native.fork(core.native), core.device, core.home, core.tokens);
   }
 
   /**

@@ -4,8 +4,8 @@ import type { DType, Tensor } from './types';
 
 // The intrinsic getters: a typed array may carry own properties of the same names.
 const TypedArray = Object.getPrototypeOf(Uint8Array.prototype);
-const intrinsic = <T>(name: string): ((array: Tensor) => T) => {
-  const get = Object.getOwnPropertyDescriptor(TypedArray, name)?.get as (this: Tensor) => T;
+const intrinsic = <T>(name: string): ((array: Tensor | Float64Array) => T) => {
+  const get = Object.getOwnPropertyDescriptor(TypedArray, name)?.get as (this: Tensor | Float64Array) => T;
   return (array) => get.call(array);
 };
 export const lengthOf = intrinsic<number>('length');

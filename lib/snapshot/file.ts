@@ -43,7 +43,7 @@ export async function loadStream(device: Device, path: string): Promise<MemorySt
   const file = checkPath(path);
   if (native.deviceClosed(handle)) throw fail('ERR_CLOSED', 'Expected an open device but it is closed');
   const { stream, tokens } = await restoreStream(handle, await readFile(file));
-  return adoptStream(stream, native.deviceInfo(handle).id, tokens);
+  return adoptStream(stream, native.deviceInfo(handle).id, handle, tokens);
 }
 
 /** {@link saveStream} for a session. */

@@ -1,4 +1,4 @@
-import { Batch, Device, DeviceTensor, MemoryStream } from '../../lib';
+import { Batch, Device, DeviceTensor, MemoryStream, Recorder } from '../../lib';
 import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow, type Failure } from '../support/failures';
 
@@ -17,6 +17,7 @@ describe.each([
   ['Device', Device, /openDevice/],
   ['DeviceTensor', DeviceTensor, /device\.tensor/],
   ['Batch', Batch, /createBatch/],
+  ['Recorder', Recorder, /createRecorder/],
 ])('%s', (_, Class, says) => {
   const Constructor = Class as unknown as AnyClass;
 
@@ -41,17 +42,19 @@ const members = (Class: { prototype: object }) =>
       return [String(name), (get ?? value) as (...args: unknown[]) => unknown] as const;
     });
 
-const asynchronous = ['attend', 'retrieve', 'snapshot', 'restore', 'attendBatch', 'read', 'step'];
+const asynchronous = ['attend', 'retrieve', 'snapshot', 'restore', 'attendBatch', 'read', 'step', 'absorb'];
 
 describe.each([
-  ['MemoryStream', MemoryStream, 15],
-  ['Device', Device, 9],
+  ['MemoryStream', MemoryStream, 16],
+  ['Device', Device, 10],
   ['DeviceTensor', DeviceTensor, 8],
   ['Batch', Batch, 7],
+  ['Recorder', Recorder, 6],
 ])('every member of %s', (_, Class, count) => {
   test('refuses other receivers', async () => {
     const stream = device.createStream({ heads: 1, headDim: 1 });
-    const objects = [stream, device, device.tensor([1], 'float32'), device.createBatch([stream])];
+    const recorder = device.createRecorder({ heads: 1, headDim: 1 });
+    const objects = [stream, device, device.tensor([1], 'float32'), device.createBatch([stream]), recorder];
     const [same, other] = [0, 1].map((i) => objects.filter((one) => one instanceof Class === (i === 0))[0]);
     const receivers: [string, unknown][] = [
       ['undefined', undefined],
