@@ -1,6 +1,7 @@
 import type { Device } from '../../lib';
 import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow } from '../support/failures';
+import { busyStream } from '../support/front';
 import { dataOf, makeInput, tokensOf } from '../support/inputs';
 import { withHistory } from '../support/refusals';
 import { Rng } from '../support/rng';
@@ -68,13 +69,12 @@ test('after a failed call it holds the state before it', async () => {
 });
 
 test('closing settles it, and what came out before', async () => {
-  const stream = newStream();
-  const input = makeInput(stream.config, 3000, new Rng(1));
+  const { stream, front } = busyStream(device);
   const closed = { code: 'ERR_CLOSED' };
-  const work = stream.attend(dataOf(input));
   const taken = stream.snapshot();
   stream.close();
-  await Promise.all([work, taken].map((promise) => expectReject(() => promise, closed)));
+  await expectReject(() => taken, closed);
+  await front;
   await expectReject(() => stream.snapshot(), { ...closed, says: ['open stream'] });
 });
 

@@ -4,6 +4,7 @@ import { expectReject, expectThrow } from '../support/failures';
 import { cut, dataOf, type MadeInput, makeInput } from '../support/inputs';
 import { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
+import { sizes } from '../support/sizes';
 
 /** The recorder: calls, their order and their failures. */
 let device: Device;
@@ -131,12 +132,18 @@ describe.each([
 
   test('closes with calls pending', async () => {
     const { streams } = device.stats();
-    const recorder = make();
-    const calls = [0, 1].map(() => recorder.absorb(keysAndValues(good())));
+    const { tokens, ...shape } = sizes.busyCall;
+    const recorder = device.createRecorder({ heads: 8, valueDim: 256, rule: 'delta', ...shape });
+    expect(device.stats().streams - streams).toBe(2);
+    const [k, v] = [shape.headDim, 256].map((width) => new Float32Array(tokens * 8 * width));
+    const calls = [0, 1].map(() => recorder.absorb({ k, v }));
     await Promise.resolve(); // the first one is at work
     recorder.close();
     expect(recorder.closed).toBe(true);
     for (const call of calls) await expectReject(() => call, { code: 'ERR_CLOSED' });
+    // The thread that worked on it lets go of it a moment later.
+    const start = Date.now();
+    while (device.stats().streams > streams && Date.now() - start < 5000) await new Promise(setImmediate);
     expect(device.stats().streams).toBe(streams);
     recorder.close();
     await expectReject(() => recorder.absorb(keysAndValues(good())), { code: 'ERR_CLOSED' });
