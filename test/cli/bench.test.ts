@@ -1,12 +1,12 @@
 import type { Device, MemoryStream } from '../../lib';
 import { compare } from '../../lib/cli/bench/compare';
 import { type Case, type Contender, type Entry, Skipped } from '../../lib/cli/bench/contender';
-import { bandwidthAt, bytesPerDecodedToken, floorOf, type Limits } from '../../lib/cli/bench/floor';
+import { bandwidthAt, floorOf, type Limits } from '../../lib/cli/bench/floor';
 import { outputOf, relativeError } from '../../lib/cli/bench/reference';
 import { type Result, runCase } from '../../lib/cli/bench/run';
 import { decode, encode } from '../../lib/cli/bench/sixteen';
 import { enterStream } from '../../lib/cli/bench/stream';
-import { cut, flopsPerSegment, type Shape } from '../../lib/cli/bench/work';
+import { bytesPerDecodedToken, cut, flopsPerSegment, type Shape } from '../../lib/cli/bench/work';
 import { BFLOAT16, decodeHalf, encodeHalf, FLOAT16 } from '../reference/half';
 
 const shape: Shape = { heads: 8, kvHeads: 8, headDim: 64, segment: 512, dtype: 'float32', rule: 'delta' };
@@ -105,6 +105,7 @@ const result = (median: number, spread: number): Result => ({
       microsecondsPerToken: { median, min: median - spread, max: median + spread },
       tokensPerSecond: 1e6 / median,
       gflops: 1,
+      gbps: 1,
       ofFloor: null,
       firstIsFaster: null,
     },
