@@ -14,6 +14,7 @@ import { nameOf } from './bench/work';
 import { interruptible } from './interrupt';
 import { commandLine, machineOf } from './machine';
 import { choices, positive, whole, wholes } from './options';
+import { scalingCommand } from './scaling';
 
 interface BenchOptions {
   works: Work[];
@@ -36,6 +37,8 @@ interface BenchOptions {
 
 export function benchCommand(): Command {
   return new Command('bench')
+    .enablePositionalOptions() // what follows `scaling` is its own
+    .addCommand(scalingCommand())
     .description(
       'measure prefill, decode, absorption, many streams, and bytes held, for each segment length with each head size',
     )

@@ -74,7 +74,7 @@ test('the floor is what the operations take, and of a decoded token what it read
     bound: 'arithmetic',
   });
   // 8 heads of 64 x 64 float32, 64 float64, and 256 keys and values of 64 float32.
-  expect(bytesPerDecodedToken({ ...one, work: 'decode' })).toBe(8 * (16384 + 512 + 131072));
+  expect(bytesPerDecodedToken(one)).toBe(8 * (16384 + 512 + 131072));
   const decoding = floorOf({ ...one, work: 'decode' }, { ...limits, flops: 1e15 });
   expect(decoding.bound).toBe('bandwidth');
   expect(decoding.microsecondsPerToken).toBeCloseTo(1.1837e6 / bandwidthAt(limits, 1.1837e6) / 1e-6, 1);

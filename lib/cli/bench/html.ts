@@ -1,25 +1,10 @@
 import { htmlTable, page, paragraph } from '../report/page';
 import type { Case } from './contender';
+import { draw, log } from './draw';
 import { bandwidthAt, type Limits } from './floor';
 import { cells, HEADING, head, type Report } from './report';
 import type { Result } from './run';
 import { bytesPerToken, flopsPerToken, nameOf } from './work';
-
-/** Drawn by vega, which is no dependency of the package: who wants pictures of a benchmark installs it. */
-async function draw(spec: object): Promise<string> {
-  let vega: typeof import('vega');
-  let lite: typeof import('vega-lite');
-  try {
-    vega = require('vega');
-    lite = require('vega-lite');
-  } catch {
-    throw new Error('--html draws with vega: npm install vega@5 vega-lite@5');
-  }
-  const { spec: compiled } = lite.compile({ background: 'white', ...spec } as Parameters<
-    typeof lite.compile
-  >[0]);
-  return new vega.View(vega.parse(compiled), { renderer: 'none' }).toSVG();
-}
 
 /** Operations for each byte that must come from memory. */
 export const intensity = (one: Case): number => flopsPerToken(one) / bytesPerToken(one);
@@ -41,13 +26,6 @@ const points = (results: Result[]) =>
   );
 
 const WHO = { field: 'who', type: 'nominal', title: null, sort: null };
-const log = (field: string, title: string) => ({
-  field,
-  type: 'quantitative',
-  title,
-  scale: { type: 'log', nice: false },
-});
-
 /** Where each result lies under what the processor can do: arithmetic above, bandwidths to the left. */
 export function roofline({ results }: Report, limits: Limits): object {
   const dots = points(results);

@@ -43,7 +43,7 @@ export const HEADING = [
 export const cells = ({ results }: Report): string[][] =>
   results.flatMap((result) => result.contenders.map((one, i) => row(result, one, i === 0)));
 
-export function placeOf({ cpu, device }: Report): string {
+export function placeOf({ cpu, device }: Machine): string {
   const simd = 'simd' in device && device.simd ? `, ${device.simd}` : '';
   return `${device.backend === 'cpu' ? cpu : device.name}${simd}`;
 }
