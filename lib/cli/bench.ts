@@ -37,7 +37,7 @@ interface BenchOptions {
 
 export function benchCommand(): Command {
   return new Command('bench')
-    .enablePositionalOptions() // what follows `scaling` is its own
+    .enablePositionalOptions()
     .addCommand(scalingCommand())
     .description(
       'measure prefill, decode, absorption, many streams, and bytes held, for each segment length with each head size',
