@@ -14,6 +14,7 @@ import { nameOf } from './bench/work';
 import { interruptible } from './interrupt';
 import { commandLine, machineOf } from './machine';
 import { choices, positive, whole, wholes } from './options';
+import { note } from './progress';
 import { scalingCommand } from './scaling';
 
 interface BenchOptions {
@@ -125,7 +126,7 @@ async function bench(options: BenchOptions): Promise<void> {
     const cases = casesOf(options, threads);
     const entries = await entriesOf(device, options.peers ?? []);
     const limits = info.backend === 'cpu' ? measureLimits(threads) : null;
-    const effort: Effort = { rounds, seconds };
+    const effort: Effort = { rounds, seconds, note };
     const results: Result[] = [];
     for (const [i, one] of cases.entries()) {
       console.error(

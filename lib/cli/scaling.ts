@@ -8,7 +8,7 @@ import type { Shape } from './bench/work';
 import { interruptible } from './interrupt';
 import { commandLine, machineOf } from './machine';
 import { lengths, positive, whole, wholes } from './options';
-import { Progress } from './progress';
+import { note, Progress } from './progress';
 
 interface ScalingOptions extends Shape {
   lengths: number[];
@@ -47,7 +47,7 @@ export function scalingCommand(): Command {
         .default('float32'),
     )
     .addOption(new Option('--rule <rule>', 'of the memory').choices(['delta', 'linear']).default('delta'))
-    .option('--rounds <n>', 'of all points of a curve, one after the other', whole(1), 7)
+    .option('--rounds <n>', 'of all points of a curve, one after the other', whole(1), 5)
     .option('--seconds <n>', 'of repeated runs for each point of a round', positive, 0.3)
     .option('--html <file>', 'write a page with curves (needs vega@5 and vega-lite@5)')
     .option('--json', 'print JSON')
@@ -63,7 +63,7 @@ const upTo = (most: number): number[] => [
 async function scaling(options: ScalingOptions): Promise<void> {
   const { heads, kvHeads = heads, headDim, segment, rounds, seconds, ...rest } = options;
   const shape = { heads, kvHeads, headDim, segment, dtype: rest.dtype as DType, rule: rest.rule as Rule };
-  const effort: Effort = { rounds, seconds };
+  const effort: Effort = { rounds, seconds, note };
   await interruptible(async (signal) => {
     using device = openDevice('cpu');
     const { info } = device;

@@ -217,6 +217,13 @@ describe('contenders', () => {
     expect(contenders[0].microsecondsPerToken.median).toBeCloseTo(2, 9);
   });
 
+  test('are announced', async () => {
+    const note = (text: string) => log.push(text);
+    await runCase(one, [entry('a', 1)], null, { rounds: 2, seconds: 0.1, note }, never);
+    const said = ['a: making ready', 'a: round 1 of 2', 'a', 'a: round 2 of 2', 'a', '', 'a closed'];
+    expect(log).toEqual(said);
+  });
+
   test('are asked only for the work that they do', async () => {
     const only = { ...entry('b', 1), only: ['state', 'step'] as const };
     const effort = { rounds: 1, seconds: 0.1 };

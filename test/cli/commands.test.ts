@@ -188,6 +188,43 @@ describe('bench', () => {
     expect(skipped[2].why).toBe("it answered 'what?'");
   });
 
+  test('to a peer many streams are more heads', () => {
+    const asked = file('asked.txt');
+    const program = `
+      const offers = [
+        { name: 'other', works: ['decode'], otherWork: true },
+        { name: 'same', works: ['state', 'batch', 'step'] },
+      ];
+      for await (const line of require('node:readline').createInterface({ input: process.stdin })) {
+        const asked = JSON.parse(line);
+        if (asked.peer) require('node:fs').appendFileSync(${JSON.stringify(asked)}, line + '\\n');
+        const ready = { ready: true, error: 0, bytes: 7 };
+        const answer = asked.offers ? { offers } : asked.run ? { seconds: 1, tokens: 8 } : ready;
+        console.log(JSON.stringify(answer));
+      }`;
+    writeFileSync(file('peer.cjs'), `(async () => {${program}})();`);
+    const several = ['--heads', '2', '--head-dim', '8', '--segment', '8', '--streams', '3', '--threads', '1'];
+    const { status, result } = json('bench', ...several, ...QUICK, '--peers', file('peer.cjs'));
+    expect(status).toBe(0);
+    const contenders = (at: number) => result.results[at].contenders.slice(1);
+    expect(contenders(0)).toEqual([]);
+    expect(contenders(1)).toMatchObject([
+      { name: 'other', gflops: null, ofFloor: null, about: { bytes: 7 } },
+    ]);
+    const names = ['same', 'same', 'same'];
+    expect([2, 3, 4].flatMap(contenders).map(({ name }) => name)).toEqual(names);
+    expect([2, 3, 4].map((at) => contenders(at)[0].tokensPerSecond)).toEqual([8, 24, 24].map(close));
+    const questions = readFileSync(asked, 'utf8').trim().split('\n');
+    const shape = { headDim: 8, segment: 8, dtype: 'float32', rule: 'delta', threads: 1 };
+    expect(questions.map((line) => JSON.parse(line))).toMatchObject([
+      { peer: 'other', work: 'decode', heads: 2, segments: 1, ...shape },
+      { peer: 'same', work: 'state', heads: 2, segments: 1024, ...shape },
+      { peer: 'same', work: 'prefill', heads: 6, segments: 1, ...shape },
+      { peer: 'same', work: 'decode', heads: 6, segments: 1, ...shape },
+    ]);
+  });
+  const close = (value: number) => expect.closeTo(value, 6);
+
   test('scaling measures along a stream, threads and streams, and draws it', () => {
     const little = [
       '--heads',

@@ -43,6 +43,8 @@ export interface Effort {
   rounds: number;
   /** At least so long for each contender of a round, in repeated runs. */
   seconds: number;
+  /** Told what it is about to do. */
+  note?: (text: string) => void;
 }
 
 /** The idle threads of some libraries spin a while before they sleep: 200 ms by OpenMP's custom. */
@@ -70,7 +72,7 @@ export async function runCase(
   one: Case,
   entries: Entry[],
   floor: Floor | null,
-  { rounds, seconds }: Effort,
+  { rounds, seconds, note = () => {} }: Effort,
   signal: AbortSignal,
 ): Promise<Result> {
   let entered: { contender: Contender; otherWork: boolean; runs: Run[] }[] = [];
@@ -83,6 +85,7 @@ export async function runCase(
     for (const { name, enter, only, otherWork = false } of entries) {
       signal.throwIfAborted();
       if (only?.includes(one.work) === false) continue;
+      note(`${name}: making ready`);
       try {
         entered.push({ contender: await enter(one, signal), otherWork, runs: [] });
       } catch (error) {
@@ -92,6 +95,7 @@ export async function runCase(
     for (let round = 0; round < rounds; round++) {
       for (const { contender, runs } of [...entered]) {
         signal.throwIfAborted();
+        note(`${contender.name}: round ${round + 1} of ${rounds}`);
         if (entered.length > 1) await setTimeout(SETTLE_MS);
         try {
           runs.push(await runFor(contender, seconds));
@@ -124,6 +128,7 @@ export async function runCase(
     });
     return { ...one, floor, contenders, skipped };
   } finally {
+    note('');
     for (const { contender } of entered) contender.close();
   }
 }

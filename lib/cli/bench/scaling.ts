@@ -1,4 +1,5 @@
 import { type Device, type MemoryStream, openDevice } from '../../index';
+import { count } from '../format';
 import type { Machine } from '../machine';
 import type { Case, Contender, Entry, Run, Work } from './contender';
 import { type Input, makeInput, open, slice } from './input';
@@ -30,7 +31,7 @@ async function curve(
   effort: Effort,
   signal: AbortSignal,
 ): Promise<Curve> {
-  const entries = places.map(({ at, enter }) => ({ name: String(at), enter }));
+  const entries = places.map(({ at, enter }) => ({ name: `${count(at)} ${along}`, enter }));
   const { contenders } = await runCase(one, entries, null, effort, signal);
   return {
     along,
