@@ -3,7 +3,7 @@
 const count = (value) => Math.round(value).toLocaleString('en-US');
 /** Three digits. */
 const short = (value) => (value >= 99.95 ? count(value) : value.toFixed(value >= 9.995 ? 1 : 2));
-const ratio = (value) => `${value.toFixed(value < 9.95 ? 1 : 0)}×`;
+const ratio = (value) => `${value.toFixed(value < 1.995 ? 2 : value < 9.95 ? 1 : 0)}×`;
 const megabytes = (value) => `${short(value / 1e6)} MB`;
 const plural = (n, word) => `${n} ${word}${n === 1 ? '' : 's'}`;
 
