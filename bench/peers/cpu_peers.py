@@ -1,5 +1,6 @@
 """PyTorch and NumPy beside infini-stream on the CPU: a warm worker that a benchmark asks, line by line, over stdin.
 
+    {"offers": true}                     -> {"offers": [{"name": "torch eager", "works": ["prefill", ...]}, ...]}
     {"peer": "torch eager", "work": "prefill", "heads": 8, "headDim": 64, "segment": 512, "dtype": "float32",
      "rule": "delta", "segments": 16, "threads": 2}       -> {"ready": true, "error": 1e-7, "bytes": null} or {"skipped": "why"}
     {"run": true}                                         -> {"seconds": 0.123, "tokens": 8192}
@@ -7,7 +8,7 @@
 A peer computes what a stream computes (bench/peers/mathematics.py): the outputs of every token, and the memory carried from
 segment to segment. Before it may run, one head's outputs of a segment that found a memory, and what that segment makes of the
 memory, are compared with float64. Prefill takes
-whole segments, decode one token at a time for a whole segment, the absorption included. Everything lies as the peer likes
+whole segments, decode one token at a time for a whole segment, the absorption included, state absorbs alone. Everything lies as the peer likes
 it best: heads first, contiguous, caches allocated before."""
 
 import json
@@ -17,6 +18,7 @@ import time
 
 LIMIT = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}  # of the norm
 GATE = 0.25
+ALL = ["prefill", "decode", "state", "batch", "step"]  # of many streams: batch is prefill and step is decode, of more heads
 
 
 class Torch:
@@ -38,6 +40,7 @@ class Torch:
         self.normalizer = torch.full((heads, dim, 1), 1e-6)
         self.segment = segment
         self.function = self.compile(self.whole) if compiled else self.whole
+        self.absorbing = self.compile(self.absorb) if compiled else self.absorb
         self.tail = self.compile(self.token, dynamic=True) if compiled else self.token
         self.keys, self.values = (torch.zeros(heads, segment, dim, dtype=dtype) for _ in range(2))
 
@@ -74,12 +77,18 @@ class Torch:
             self.keys[:, t], self.values[:, t] = self.k[:, t], self.v[:, t]
             seen = (self.keys[:, : t + 1], self.values[:, : t + 1])
             outputs.append(self.tail(self.q[:, t : t + 1], *seen, self.memory, self.normalizer))
-        self.memory, self.normalizer = self.absorb(self.keys, self.values, self.memory, self.normalizer)
+        self.memory, self.normalizer = self.absorbing(self.keys, self.values, self.memory, self.normalizer)
         return [self.torch.cat(outputs, 1)], self.segment
+
+    def state(self):
+        for at in range(0, self.q.shape[1], self.segment):
+            part = (x[:, at : at + self.segment] for x in (self.k, self.v))
+            self.memory, self.normalizer = self.absorbing(*part, self.memory, self.normalizer)
+        return [], self.q.shape[1]
 
     def error(self, outputs, work):
         """Of head 0 in the first segment of a run that found a memory, against float64."""
-        q, k, v, memory, normalizer, out = (x[0].double() for x in (*self.before, outputs[0]))
+        q, k, v, memory, normalizer = (x[0].double() for x in self.before)
         n = len(q)
         future = self.torch.ones(n, n, dtype=self.torch.bool).triu(1)
         local = (q @ k.T / q.shape[-1] ** 0.5).masked_fill(future, -self.torch.inf).softmax(-1) @ v
@@ -87,8 +96,9 @@ class Torch:
         wanted = GATE * (rows @ memory) / (rows @ normalizer) + (1 - GATE) * local
         rows = self.sigma(k)
         rest = v - (rows @ memory) / (rows @ normalizer) if self.delta else v
-        found = self.function(*self.before) if work == "prefill" else (None, *self.absorb(*self.before[1:]))
-        pairs = [(out, wanted), (found[1][0] - self.before[3][0], rows.T @ rest)]
+        found = self.function(*self.before) if work == "prefill" else (None, *self.absorbing(*self.before[1:]))
+        pairs = [(out[0], wanted) for out in outputs[:1]]
+        pairs.append((found[1][0] - self.before[3][0], rows.T @ rest))
         pairs.append((found[2][0] - self.before[4][0], rows.sum(0).unsqueeze(-1)))
         return max(float((given.double() - exact).norm() / exact.norm()) for given, exact in pairs)
 
@@ -154,6 +164,11 @@ class NumPy:
         self.absorb(k, v)
         return [self.np.concatenate(outputs, 1)], n
 
+    def state(self):
+        for at in range(0, self.q.shape[1], self.segment):
+            self.absorb(*(x[:, at : at + self.segment] for x in (self.k, self.v)))
+        return [], self.q.shape[1]
+
     def remember(self):
         self.before = (self.memory.copy(), self.normalizer.copy())
 
@@ -172,7 +187,8 @@ class NumPy:
         rest = v - (rows @ memory) / (rows @ normalizer) if self.delta else v
         gained = self.memory[0] - self.before[0][0], self.normalizer[0] - self.before[1][0]
         self.memory, self.normalizer = now
-        pairs = zip((outputs[0][0], *gained), (wanted, rows.T @ rest, rows.sum(0)[:, None]))
+        exact = [wanted, rows.T @ rest, rows.sum(0)[:, None]]
+        pairs = zip((*(out[0] for out in outputs[:1]), *gained), exact if outputs else exact[1:])
         return max(float(self.np.linalg.norm(given - exact) / self.np.linalg.norm(exact)) for given, exact in pairs)
 
 
@@ -184,8 +200,6 @@ class Cache:
     def __init__(self, case, cached):
         import torch
 
-        if case["work"] != "decode":
-            raise ValueError("a cache is for decoding")
         torch.set_num_threads(case["threads"])
         torch.set_grad_enabled(False)
         self.torch, dtype = torch, getattr(torch, case["dtype"])
@@ -219,6 +233,11 @@ PEERS = {
 }
 
 
+def offers():
+    caches = {"works": ["decode"], "otherWork": True}
+    return [{"name": name} | (caches if "cached" in name else {"works": ALL}) for name in PEERS]
+
+
 def prepare(case):
     peer = PEERS[case["peer"]](case)
     body = getattr(peer, case["work"])
@@ -234,7 +253,9 @@ def main():
     body = None
     for line in sys.stdin:
         asked = json.loads(line)
-        if asked.get("run"):
+        if asked.get("offers"):
+            answer = {"offers": offers()}
+        elif asked.get("run"):
             start = time.perf_counter()
             _, tokens = body()
             answer = {"seconds": time.perf_counter() - start, "tokens": tokens}

@@ -1,5 +1,4 @@
 import { readFileSync, writeFileSync } from 'node:fs';
-import path from 'node:path';
 import { Command, Option } from 'commander';
 import { type Device, type DType, openDevice, type Rule } from '../index';
 import { measureBinding } from './bench/binding';
@@ -7,13 +6,16 @@ import { compare } from './bench/compare';
 import { type Case, type Entry, WORKS, type Work } from './bench/contender';
 import { floorOf, measureLimits } from './bench/floor';
 import { htmlReport } from './bench/html';
-import { CACHES, enterPeer, PEERS } from './bench/peers';
+import { peersOf } from './bench/peers';
 import { inWords, placeOf, type Report } from './bench/report';
 import { type Effort, type Result, runCase } from './bench/run';
-import { enterStream } from './bench/stream';
+import { enterOwn } from './bench/stream';
+import { nameOf } from './bench/work';
 import { interruptible } from './interrupt';
-import { machineOf } from './machine';
+import { commandLine, machineOf } from './machine';
 import { choices, positive, whole, wholes } from './options';
+import { note } from './progress';
+import { scalingCommand } from './scaling';
 
 interface BenchOptions {
   works: Work[];
@@ -21,13 +23,14 @@ interface BenchOptions {
   kvHeads?: number;
   headDim: number[];
   segment: number[];
+  streams: number;
   dtype: DType;
   rule: Rule;
   rounds: number;
   seconds: number;
   device: string;
   threads?: number;
-  peers?: string;
+  peers?: string[];
   compare?: string;
   html?: string;
   json?: boolean;
@@ -35,7 +38,11 @@ interface BenchOptions {
 
 export function benchCommand(): Command {
   return new Command('bench')
-    .description('measure prefill, decode and bytes held, for each segment length with each head size')
+    .enablePositionalOptions()
+    .addCommand(scalingCommand())
+    .description(
+      'measure prefill, decode, absorption, many streams, and bytes held, for each segment length with each head size',
+    )
     .addOption(
       new Option('--works <list>', 'what to measure')
         .argParser(choices(WORKS))
@@ -51,6 +58,7 @@ export function benchCommand(): Command {
     .addOption(
       new Option('--segment <list>', 'segment lengths').argParser(wholes(1)).default([512, 2048], '512,2048'),
     )
+    .option('--streams <n>', 'of batch and step, with the first segment length', whole(1), 64)
     .addOption(
       new Option('--dtype <type>', 'of q, k, v and the output')
         .choices(['float32', 'bfloat16', 'float16'])
@@ -61,9 +69,11 @@ export function benchCommand(): Command {
     .option('--seconds <n>', 'of repeated runs for each contender of a round', positive, 0.3)
     .option('--device <id>', 'auto, cpu, cuda or cuda:<n>', 'auto')
     .option('--threads <n>', 'of the CPU device and of peers (default: all cores)', whole(1))
-    .option(
-      '--peers <script>',
-      'measure what this Python program offers beside it (bench/peers/cpu_peers.py)',
+    .addOption(
+      new Option(
+        '--peers <list>',
+        'measure what these programs offer beside it (bench/peers/cpu_peers.py, bench/peers/onnx_peer.cjs)',
+      ).argParser((text) => text.split(',')),
     )
     .option('--compare <file>', 'say what changed since this JSON result')
     .option('--html <file>', 'write a page with a roofline and curves (needs vega@5 and vega-lite@5)')
@@ -71,16 +81,28 @@ export function benchCommand(): Command {
     .action(bench);
 }
 
-function entriesOf(device: Device, peers: string | undefined): Entry[] {
-  const own: Entry = { name: 'infini-stream', enter: (one, signal) => enterStream(device, one, signal) };
-  if (peers === undefined || device.info.backend !== 'cpu') return [own];
-  const script = path.resolve(peers);
-  const entry = (name: string): Entry => ({
-    name,
-    enter: (one, signal) => enterPeer(script, name, one, signal),
+async function entriesOf(device: Device, peers: string[]): Promise<Entry[]> {
+  const own: Entry = { name: 'infini-stream', enter: (one, signal) => enterOwn(device, one, signal) };
+  if (device.info.backend !== 'cpu') return [own];
+  const offered = (await Promise.all(peers.map(peersOf))).flat();
+  return [own, ...offered.sort((a, b) => Number(a.otherWork ?? false) - Number(b.otherWork ?? false))];
+}
+
+/** Many streams are measured with the first segment length only: they take so much longer. */
+function casesOf(
+  { works, heads, kvHeads = heads, headDim, segment, ...rest }: BenchOptions,
+  threads: number,
+) {
+  const { dtype, rule, streams } = rest;
+  return works.flatMap((work) => {
+    const many = work === 'batch' || work === 'step';
+    return (many ? segment.slice(0, 1) : segment).flatMap((segment) =>
+      headDim.map((headDim): Case => {
+        const shape = { heads, kvHeads, headDim, segment, dtype, rule };
+        return { work, ...shape, threads, ...(many && { streams }) };
+      }),
+    );
   });
-  const caches = CACHES.map((name): Entry => ({ ...entry(name), only: 'decode', otherWork: true }));
-  return [own, ...PEERS.map(entry), ...caches];
 }
 
 /** An older result, checked before anything is measured. */
@@ -92,7 +114,7 @@ function readReport(file: string): Report {
 }
 
 async function bench(options: BenchOptions): Promise<void> {
-  const { heads, kvHeads = heads, dtype, rule, rounds, seconds } = options;
+  const { rounds, seconds } = options;
   const before = options.compare === undefined ? undefined : readReport(options.compare);
   await interruptible(async (signal) => {
     using device = openDevice(
@@ -101,25 +123,19 @@ async function bench(options: BenchOptions): Promise<void> {
     );
     const { info } = device;
     const threads = 'threads' in info && info.threads !== undefined ? info.threads : 1;
-    const cases = options.works.flatMap((work) =>
-      options.segment.flatMap((segment) =>
-        options.headDim.map(
-          (headDim): Case => ({ work, heads, kvHeads, headDim, segment, dtype, rule, threads }),
-        ),
-      ),
-    );
-    const entries = entriesOf(device, options.peers);
+    const cases = casesOf(options, threads);
+    const entries = await entriesOf(device, options.peers ?? []);
     const limits = info.backend === 'cpu' ? measureLimits(threads) : null;
-    const effort: Effort = { rounds, seconds };
+    const effort: Effort = { rounds, seconds, note };
     const results: Result[] = [];
     for (const [i, one] of cases.entries()) {
       console.error(
-        `  ${i + 1} of ${cases.length}: ${one.work}, segment ${one.segment}, head size ${one.headDim}`,
+        `  ${i + 1} of ${cases.length}: ${nameOf(one)}, segment ${one.segment}, head size ${one.headDim}`,
       );
       results.push(await runCase(one, entries, limits && floorOf(one, limits), effort, signal));
     }
     const binding = await measureBinding(device, signal);
-    const report: Report = { ...machineOf(info), limits, binding, results };
+    const report: Report = { ...machineOf(info), command: commandLine(), limits, binding, results };
     if (before) {
       report.comparison = compare(before.results, results);
       if (placeOf(before) !== placeOf(report))

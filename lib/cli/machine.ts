@@ -18,3 +18,6 @@ export const machineOf = (device: DeviceInfo): Machine => ({
   cpu: os.cpus()[0]?.model.trim() ?? 'unknown',
   device,
 });
+
+/** What was typed, to do it again. */
+export const commandLine = (): string => ['npx infini-stream', ...process.argv.slice(2)].join(' ');

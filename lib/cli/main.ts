@@ -11,6 +11,7 @@ import { passkeyCommand } from './passkey';
 const INTERRUPTED = 130;
 
 const program = new Command('infini-stream')
+  .enablePositionalOptions() // what follows a command is its own
   .description('Attention over unbounded streams in constant memory, and models that run on it.')
   .version(packageVersion())
   .showHelpAfterError('(--help shows the options)');

@@ -51,3 +51,8 @@ export class Progress {
     this.#bar?.stop();
   }
 }
+
+/** What is being done just now: on a terminal, in a line that the next note replaces, and an empty one clears. */
+export function note(text: string): void {
+  if (process.stderr.isTTY) process.stderr.write(text === '' ? '\r\x1b[K' : `\r\x1b[K    ${text}`);
+}

@@ -1,12 +1,22 @@
-import type { Device, MemoryStream } from '../../lib';
+import { type BatchEntry, type Device, type MemoryStream, openDevice, type StreamConfig } from '../../lib';
 import { compare } from '../../lib/cli/bench/compare';
 import { type Case, type Contender, type Entry, Skipped } from '../../lib/cli/bench/contender';
-import { bandwidthAt, bytesPerDecodedToken, floorOf, type Limits } from '../../lib/cli/bench/floor';
-import { outputOf, relativeError } from '../../lib/cli/bench/reference';
+import { bandwidthAt, floorOf, type Limits } from '../../lib/cli/bench/floor';
+import { makeInput } from '../../lib/cli/bench/input';
+import { absorbed, outputOf, relativeError } from '../../lib/cli/bench/reference';
 import { type Result, runCase } from '../../lib/cli/bench/run';
+import { markPlaces } from '../../lib/cli/bench/scaling';
 import { decode, encode } from '../../lib/cli/bench/sixteen';
-import { enterStream } from '../../lib/cli/bench/stream';
-import { cut, flopsPerSegment, type Shape } from '../../lib/cli/bench/work';
+import { enterOwn } from '../../lib/cli/bench/stream';
+import {
+  bytesPerDecodedToken,
+  bytesPerToken,
+  cut,
+  flopsPerSegment,
+  flopsPerToken,
+  nameOf,
+  type Shape,
+} from '../../lib/cli/bench/work';
 import { BFLOAT16, decodeHalf, encodeHalf, FLOAT16 } from '../reference/half';
 
 const shape: Shape = { heads: 8, kvHeads: 8, headDim: 64, segment: 512, dtype: 'float32', rule: 'delta' };
@@ -74,10 +84,35 @@ test('the floor is what the operations take, and of a decoded token what it read
     bound: 'arithmetic',
   });
   // 8 heads of 64 x 64 float32, 64 float64, and 256 keys and values of 64 float32.
-  expect(bytesPerDecodedToken({ ...one, work: 'decode' })).toBe(8 * (16384 + 512 + 131072));
+  expect(bytesPerDecodedToken(one)).toBe(8 * (16384 + 512 + 131072));
   const decoding = floorOf({ ...one, work: 'decode' }, { ...limits, flops: 1e15 });
   expect(decoding.bound).toBe('bandwidth');
   expect(decoding.microsecondsPerToken).toBeCloseTo(1.1837e6 / bandwidthAt(limits, 1.1837e6) / 1e-6, 1);
+});
+
+test('a state pass reads a segment and the memory, which it writes again', () => {
+  const state: Case = { ...one, work: 'state' };
+  // 8 heads: 512 keys and values of 64 float32; 64 x 64 float32 and 64 float64, twice. Delta: 4 x 512 x 64 x 64 operations.
+  expect(bytesPerToken(state)).toBe((8 * (512 * 2 * 64 * 4 + 2 * (16384 + 512))) / 512);
+  expect(flopsPerToken(state)).toBe(8 * 4 * 64 * 64);
+  expect(flopsPerToken({ ...state, rule: 'linear' })).toBe(8 * 2 * 64 * 64);
+  expect(floorOf(state, limits)).toEqual({
+    microsecondsPerToken: expect.closeTo(1e6 * ((8 * 4 * 64 * 64) / 1e11), 6),
+    bound: 'arithmetic',
+  });
+  const { microsecondsPerToken } = floorOf(state, { ...limits, flops: 1e15 });
+  const bytes = 512 * bytesPerToken(state);
+  expect(microsecondsPerToken).toBeCloseTo((1e6 * bytes) / bandwidthAt(limits, bytes) / 512, 9);
+});
+
+test('what many streams hold is read from further away', () => {
+  const fast = { ...limits, flops: 1e15 };
+  const step: Case = { ...one, work: 'step', streams: 1 };
+  expect(floorOf(step, fast)).toEqual(floorOf({ ...one, work: 'decode' }, fast));
+  const bytes = bytesPerDecodedToken(step);
+  expect(floorOf({ ...step, streams: 64 }, fast).microsecondsPerToken).toBeCloseTo((1e6 * bytes) / 50e9, 9);
+  expect(floorOf({ ...one, work: 'batch', streams: 64 }, fast)).toEqual(floorOf(one, fast));
+  expect([nameOf(one), nameOf({ ...step, streams: 64 })]).toEqual(['prefill', 'step of 64']);
 });
 
 test('between measured sizes the bandwidth is in proportion, outside it is the nearest', () => {
@@ -94,6 +129,18 @@ test('what a result is held against, by hand for two tokens', () => {
   expect(relativeError([3, 4.5], [3, 4])).toBeCloseTo(0.1, 9);
 });
 
+test('what a segment makes of a memory, by hand for two tokens', () => {
+  const rows = { q: Float32Array.of(0, 0), k: Float32Array.of(0, 2), v: Float32Array.of(4, 8) };
+  const held = { ...rows, matrix: [6], normalizer: [2] };
+  const tiny = { ...shape, headDim: 1, segment: 2 };
+  // sigma is 1 and 3; the memory says 3 for every key.
+  expect(absorbed(held, { ...tiny, rule: 'linear' })).toEqual({
+    matrix: Float64Array.of(6 + 4 + 3 * 8),
+    normalizer: Float64Array.of(6),
+  });
+  expect(absorbed(held, tiny).matrix).toEqual(Float64Array.of(6 + 1 + 3 * 5));
+});
+
 const result = (median: number, spread: number): Result => ({
   ...one,
   floor: null,
@@ -105,6 +152,7 @@ const result = (median: number, spread: number): Result => ({
       microsecondsPerToken: { median, min: median - spread, max: median + spread },
       tokensPerSecond: 1e6 / median,
       gflops: 1,
+      gbps: 1,
       ofFloor: null,
       firstIsFaster: null,
     },
@@ -159,6 +207,32 @@ describe('contenders', () => {
     expect(log).toEqual(['a', 'a', 'a', 'a closed']);
   });
 
+  test('of which only a part is timed stop after what it really took', async () => {
+    let runs = 0;
+    const run = () => ({ seconds: 1e-6 * ++runs, tokens: 1, elapsed: 1 });
+    const enter = async () => ({ name: 'a', run, close: () => {} });
+    const effort = { rounds: 1, seconds: 2.5 };
+    const { contenders } = await runCase(one, [{ name: 'a', enter }], null, effort, never);
+    expect(runs).toBe(3);
+    expect(contenders[0].microsecondsPerToken.median).toBeCloseTo(2, 9);
+  });
+
+  test('are announced', async () => {
+    const note = (text: string) => log.push(text);
+    await runCase(one, [entry('a', 1)], null, { rounds: 2, seconds: 0.1, note }, never);
+    const said = ['a: making ready', 'a: round 1 of 2', 'a', 'a: round 2 of 2', 'a', '', 'a closed'];
+    expect(log).toEqual(said);
+  });
+
+  test('are asked only for the work that they do', async () => {
+    const only = { ...entry('b', 1), only: ['state', 'step'] as const };
+    const effort = { rounds: 1, seconds: 0.1 };
+    const alone = await runCase(one, [entry('a', 1), only], null, effort, never);
+    expect(alone.contenders.map(({ name }) => name)).toEqual(['a']);
+    const both = await runCase({ ...one, work: 'step' }, [entry('a', 1), only], null, effort, never);
+    expect(both.contenders.map(({ name }) => name)).toEqual(['a', 'b']);
+  });
+
   test('that can not do a case are skipped; any other failure ends all', async () => {
     const refusing = (error: Error): Entry => ({ name: 'b', enter: () => Promise.reject(error) });
     const effort = { rounds: 1, seconds: 0.1 };
@@ -187,30 +261,113 @@ describe('contenders', () => {
     expect(skipped).toEqual([{ name: 'b', why: 'it ended' }]);
     expect(log).toEqual(['a', 'a', 'b closed', 'a', 'a closed']);
   });
+});
 
-  const shifted = (by: number): Pick<Device, 'createStream'> => ({
-    createStream: (config) => {
-      const { openDevice } = require('../../lib') as typeof import('../../lib');
-      const stream: MemoryStream = openDevice('cpu').createStream(config);
-      return new Proxy(stream, {
-        get(target, name) {
-          const value = Reflect.get(target, name, target);
-          if (typeof value !== 'function') return value;
-          if (name !== 'attend') return value.bind(target);
-          return async (...args: Parameters<MemoryStream['attend']>) => {
-            const output = (await target.attend(...args)) as Float32Array;
-            return output.map((x) => x * (1 + by));
+describe('a wrong result has no time', () => {
+  const never = new AbortController().signal;
+  const little: Case = { ...one, heads: 2, kvHeads: 1, headDim: 8, segment: 16 };
+
+  /** A device of its own, and its streams with these methods in place of their own. */
+  function changed(methods: (stream: MemoryStream) => object): Device {
+    const device = openDevice('cpu');
+    return Object.assign(device, {
+      createStream: (config: StreamConfig) => {
+        const stream: MemoryStream = device.constructor.prototype.createStream.call(device, config);
+        const others = methods(stream);
+        return new Proxy(stream, {
+          get(target, name) {
+            if (Object.hasOwn(others, name)) return Reflect.get(others, name);
+            const value = Reflect.get(target, name, target);
+            return typeof value === 'function' ? value.bind(target) : value;
+          },
+        });
+      },
+    });
+  }
+
+  const shifted = (by: number) =>
+    changed((stream) => ({
+      attend: async (...args: Parameters<MemoryStream['attend']>) =>
+        ((await stream.attend(...args)) as Float32Array).map((x) => x * (1 + by)),
+    }));
+
+  test.each(['prefill', 'decode', 'state', 'batch', 'step'] as const)('outputs of %s', async (work) => {
+    using device = shifted(1e-3);
+    const wrong = enterOwn(device, { ...little, work, streams: 1 }, never);
+    await expect(wrong).rejects.toThrow(/^token \d+ of head \d .*from float64/);
+  });
+
+  test('a memory', async () => {
+    let calls = 0;
+    using device = changed((stream) => ({
+      memory: () => {
+        const { matrix, normalizer } = stream.memory();
+        calls++;
+        return { matrix: calls > 2 ? matrix.map((x) => x * 1.001) : matrix, normalizer };
+      },
+    }));
+    const wrong = enterOwn(device, { ...little, work: 'state' }, never);
+    await expect(wrong).rejects.toThrow(/^the memory of head 0 is .* from float64/);
+  });
+
+  test.each(['attendBatch', 'createBatch'] as const)(
+    'streams that influence each other: %s',
+    async (name) => {
+      using device = openDevice('cpu');
+      const spoil = (out: unknown) => {
+        (out as Float32Array)[3] += 0.01;
+      };
+      const { attendBatch, createBatch } = device;
+      const others = {
+        attendBatch: async (entries: BatchEntry[]) => {
+          const settled = await attendBatch.call(device, entries);
+          spoil(entries[0].out);
+          return settled;
+        },
+        createBatch: (streams: MemoryStream[]) => {
+          const batch = createBatch.call(device, streams);
+          return {
+            stepSync: (input: { out: unknown }) => spoil(batch.stepSync(input as never) && input.out),
           };
         },
-      });
+      };
+      Object.assign(device, { [name]: others[name] });
+      const work = name === 'attendBatch' ? 'batch' : 'step';
+      const wrong = enterOwn(device, { ...little, work, streams: 2 }, never);
+      await expect(wrong).rejects.toThrow(/^stream 0 differs from itself alone/);
     },
-  });
-  const little: Case = { ...one, heads: 2, kvHeads: 1, headDim: 8, segment: 16, work: 'prefill' };
+  );
 
-  test('a wrong result has no time', async () => {
-    await expect(enterStream(shifted(1e-3) as Device, little, never)).rejects.toThrow(/from float64/);
-    const right = await enterStream(shifted(0) as Device, little, never);
-    expect(right.about?.error).toBeLessThan(1e-6);
-    right.close();
+  test.each([
+    ['prefill', undefined, 5],
+    ['decode', undefined, 1],
+    ['state', undefined, 9],
+    ['batch', 3, 3],
+    ['step', 3, 3],
+  ] as const)('right ones of %s have', async (work, streams, least) => {
+    using device = openDevice('cpu');
+    const contender = await enterOwn(device, { ...little, work, streams }, never);
+    expect(contender.about?.error).toBeLessThan(1e-6);
+    const { tokens, seconds, elapsed = seconds } = await contender.run();
+    expect(tokens % 16).toBe(0);
+    expect(tokens / 16).toBeGreaterThanOrEqual(least);
+    expect(seconds).toBeGreaterThan(0);
+    expect(elapsed).toBeGreaterThanOrEqual(seconds);
+    expect(device.stats().streams).toBeGreaterThan(0);
+    contender.close();
+    expect(device.stats().streams).toBe(0);
+  });
+
+  test('places on a stream are whole segments, and hold what the stream held', async () => {
+    using device = openDevice('cpu');
+    const seen: number[] = [];
+    const places = await markPlaces(device, little, [3, 40, 100_000], never, (tokens) => seen.push(tokens));
+    expect(places.map(({ tokens }) => tokens)).toEqual([16, 48, 100_000]);
+    expect(seen.at(-1)).toBe(100_000);
+    using alone = device.createStream({ heads: 2, kvHeads: 1, headDim: 8, segmentLength: 16 });
+    for (const tokens of [16, 32]) await alone.attend(makeInput(little, tokens));
+    expect(places[1].stream.memory()).toEqual(alone.memory());
+    for (const { stream } of places) stream.close();
+    expect(device.stats().streams).toBe(1);
   });
 });

@@ -1,4 +1,5 @@
 import type { Result, Spread } from './run';
+import { nameOf } from './work';
 
 export interface Change {
   what: string;
@@ -9,8 +10,11 @@ export interface Change {
   verdict: 'slower' | 'faster' | 'the same';
 }
 
-const keyOf = ({ work, heads, kvHeads, headDim, segment, dtype, rule, threads }: Result) =>
-  `${work} ${dtype} ${rule}, ${heads}/${kvHeads} heads of ${headDim}, segments of ${segment}, ${threads} threads`;
+const keyOf = (result: Result) => {
+  const { heads, kvHeads, headDim, segment, dtype, rule, threads } = result;
+  const shape = `${heads}/${kvHeads} heads of ${headDim}, segments of ${segment}, ${threads} threads`;
+  return `${nameOf(result)} ${dtype} ${rule}, ${shape}`;
+};
 
 const relativeSpread = ({ min, median, max }: Spread) => (max - min) / 2 / median;
 

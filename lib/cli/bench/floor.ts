@@ -1,6 +1,6 @@
 import { native } from '../../native';
 import type { Case } from './contender';
-import { bytesPerElement, flopsPerSegment } from './work';
+import { bytesPerDecodedToken, bytesPerStatePass, flopsPerToken } from './work';
 
 /** What this processor can do at most: measured here and now (native/cpu/floors.h). */
 export interface Limits {
@@ -32,18 +32,24 @@ export function bandwidthAt({ reads }: Limits, bytes: number): number {
   return low.bandwidth + share * (high.bandwidth - low.bandwidth);
 }
 
-/** What one decoded token must read, on average over a segment: M, z, and half a segment's keys and values. */
-export function bytesPerDecodedToken({ kvHeads, headDim: d, segment, dtype }: Case): number {
-  return kvHeads * (d * d * 4 + d * 8 + (segment / 2) * 2 * d * bytesPerElement(dtype));
-}
-
-/** The least time one token can take: its operations at the peak rate, or what it must read. */
+/** The least time one token can take: its operations at the peak rate, or what it must read (and absorbing must write). */
 export function floorOf(one: Case, limits: Limits): Floor {
-  const arithmetic = flopsPerSegment(one) / one.segment / limits.flops;
-  const bytes = bytesPerDecodedToken(one);
-  const bandwidth = one.work === 'decode' ? bytes / bandwidthAt(limits, bytes) : 0;
+  const arithmetic = flopsPerToken(one) / limits.flops;
+  const bandwidth = secondsOfBytes(one, limits);
   return {
     microsecondsPerToken: 1e6 * Math.max(arithmetic, bandwidth),
     bound: bandwidth > arithmetic ? 'bandwidth' : 'arithmetic',
   };
+}
+
+/** Fast where all of it fits into a cache: the states of many streams do not. Whole segments are held against their operations. */
+function secondsOfBytes(one: Case, limits: Limits): number {
+  const { work, segment, streams = 1 } = one;
+  if (work === 'prefill' || work === 'batch') return 0;
+  if (work === 'state') {
+    const bytes = bytesPerStatePass(one);
+    return bytes / bandwidthAt(limits, bytes) / segment;
+  }
+  const bytes = bytesPerDecodedToken(one);
+  return bytes / bandwidthAt(limits, bytes * streams);
 }

@@ -1,42 +1,22 @@
 import { htmlTable, page, paragraph } from '../report/page';
 import type { Case } from './contender';
-import { bandwidthAt, bytesPerDecodedToken, type Limits } from './floor';
+import { draw, log } from './draw';
+import { bandwidthAt, type Limits } from './floor';
 import { cells, HEADING, head, type Report } from './report';
 import type { Result } from './run';
-import { bytesPerElement, flopsPerSegment } from './work';
+import { bytesPerToken, flopsPerToken, nameOf } from './work';
 
-/** Drawn by vega, which is no dependency of the package: who wants pictures of a benchmark installs it. */
-async function draw(spec: object): Promise<string> {
-  let vega: typeof import('vega');
-  let lite: typeof import('vega-lite');
-  try {
-    vega = require('vega');
-    lite = require('vega-lite');
-  } catch {
-    throw new Error('--html draws with vega: npm install vega@5 vega-lite@5');
-  }
-  const { spec: compiled } = lite.compile({ background: 'white', ...spec } as Parameters<
-    typeof lite.compile
-  >[0]);
-  return new vega.View(vega.parse(compiled), { renderer: 'none' }).toSVG();
-}
+/** Operations for each byte that must come from memory. */
+export const intensity = (one: Case): number => flopsPerToken(one) / bytesPerToken(one);
 
-/** Operations for each byte that must come from memory: q, k, v and the output, and when decoding the whole state. */
-export function intensity(one: Case): number {
-  const { heads, kvHeads, headDim, segment, dtype, work } = one;
-  const passed = 2 * (heads + kvHeads) * headDim * bytesPerElement(dtype);
-  const bytes = passed + (work === 'decode' ? bytesPerDecodedToken(one) : 0);
-  return flopsPerSegment(one) / segment / bytes;
-}
-
-const nameOf = ({ work, segment, headDim }: Result) => `${work} ${segment} x ${headDim}`;
+const caseOf = (one: Case) => `${nameOf(one)} ${one.segment} x ${one.headDim}`;
 
 const points = (results: Result[]) =>
   results.flatMap((result) =>
     result.contenders.map(({ name, gflops, microsecondsPerToken }) => ({
       who: name,
-      work: result.work,
-      what: nameOf(result),
+      work: nameOf(result),
+      what: caseOf(result),
       segment: result.segment,
       head: `heads of ${result.headDim}`,
       intensity: intensity(result),
@@ -46,13 +26,6 @@ const points = (results: Result[]) =>
   );
 
 const WHO = { field: 'who', type: 'nominal', title: null, sort: null };
-const log = (field: string, title: string) => ({
-  field,
-  type: 'quantitative',
-  title,
-  scale: { type: 'log', nice: false },
-});
-
 /** Where each result lies under what the processor can do: arithmetic above, bandwidths to the left. */
 export function roofline({ results }: Report, limits: Limits): object {
   const dots = points(results);
@@ -109,7 +82,7 @@ export function curves({ results }: Report): object {
 export function ratios({ results }: Report): object {
   const values = results.flatMap((result) =>
     result.contenders.flatMap(({ name, firstIsFaster }) =>
-      firstIsFaster ? [{ who: name, what: nameOf(result), ratio: firstIsFaster.median }] : [],
+      firstIsFaster ? [{ who: name, what: caseOf(result), ratio: firstIsFaster.median }] : [],
     ),
   );
   return {

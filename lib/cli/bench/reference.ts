@@ -35,6 +35,29 @@ export function outputOf(
   });
 }
 
+/** The memory and normaliser of one head after a segment in float64 (eq. 8 or 9, and 4). */
+export function absorbed(
+  { k, v, matrix, normalizer }: HeadSegment,
+  { headDim: d, segment, rule }: Shape,
+): { matrix: Float64Array; normalizer: Float64Array } {
+  const next = { matrix: Float64Array.from(matrix), normalizer: Float64Array.from(normalizer) };
+  const read = new Float64Array(d);
+  for (let t = 0; t < segment; t++) {
+    const features = Float64Array.from(k.subarray(t * d, (t + 1) * d), sigma);
+    read.fill(0);
+    if (rule === 'delta') {
+      const weight = features.reduce((sum, x, i) => sum + x * normalizer[i], 0);
+      for (const [i, x] of features.entries())
+        for (let j = 0; j < d; j++) read[j] += (x * matrix[i * d + j]) / weight;
+    }
+    for (const [i, x] of features.entries()) {
+      for (let j = 0; j < d; j++) next.matrix[i * d + j] += x * (v[t * d + j] - read[j]);
+      next.normalizer[i] += x;
+    }
+  }
+  return next;
+}
+
 /** |actual - wanted| / |wanted| */
 export function relativeError(actual: ArrayLike<number>, wanted: ArrayLike<number>): number {
   let error = 0;

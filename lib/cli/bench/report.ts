@@ -4,8 +4,10 @@ import type { Binding } from './binding';
 import type { Change } from './compare';
 import type { Limits } from './floor';
 import type { Measured, Result } from './run';
+import { nameOf } from './work';
 
 export interface Report extends Machine {
+  command: string;
   limits: Limits | null;
   binding: Binding;
   results: Result[];
@@ -17,7 +19,7 @@ const fixed = (value: number | null | undefined, digits = 1) => (value == null ?
 function row(result: Result, one: Measured, first: boolean): string[] {
   const { microsecondsPerToken: time, firstIsFaster: ratio, about } = one;
   return [
-    first ? result.work : '',
+    first ? nameOf(result) : '',
     first ? String(result.segment) : '',
     first ? String(result.headDim) : '',
     one.name,
@@ -25,6 +27,7 @@ function row(result: Result, one: Measured, first: boolean): string[] {
     fixed(time.median, 2),
     `${fixed(time.min, 2)}..${fixed(time.max, 2)}`,
     fixed(one.gflops),
+    fixed(one.gbps),
     one.ofFloor === null ? '-' : `${(100 * one.ofFloor).toFixed(0)} %`,
     ratio ? `${fixed(ratio.median, 2)}x` : '',
     about?.error === undefined ? '' : about.error.toExponential(1),
@@ -33,14 +36,14 @@ function row(result: Result, one: Measured, first: boolean): string[] {
 }
 
 export const HEADING = [
-  ...['work', 'segment', 'head', 'who', 'tokens/s', 'us/token', 'range', 'GFLOP/s', 'of floor', 'ratio'],
-  ...['error', 'bytes'],
+  ...['work', 'segment', 'head', 'who', 'tokens/s', 'us/token', 'range', 'GFLOP/s', 'GB/s', 'of floor'],
+  ...['ratio', 'error', 'bytes'],
 ];
 
 export const cells = ({ results }: Report): string[][] =>
   results.flatMap((result) => result.contenders.map((one, i) => row(result, one, i === 0)));
 
-export function placeOf({ cpu, device }: Report): string {
+export function placeOf({ cpu, device }: Machine): string {
   const simd = 'simd' in device && device.simd ? `, ${device.simd}` : '';
   return `${device.backend === 'cpu' ? cpu : device.name}${simd}`;
 }
@@ -70,7 +73,7 @@ export function inWords(report: Report): string {
   return [
     ...head(report),
     '',
-    table([HEADING, ...cells(report)], '<>><>>>>>>>>'),
+    table([HEADING, ...cells(report)], '<>><>>>>>>>>>'),
     '',
     ...[...skips].map(([name, why]) => `${name}: skipped, ${why}`),
     `a call beside its work: attendSync ${fixed(binding.sync)} us, attend ${fixed(binding.async)} us, a step of 64 streams ${fixed(binding.batchOf64)} us`,
@@ -85,9 +88,15 @@ export function inWords(report: Report): string {
           '',
         ]
       : []),
-    'prefill: whole segments through attend, copies included. decode: one token at a time through attendSync, the mean over',
-    'whole segments, absorptions included. Medians of interleaved rounds (range: all rounds). ratio: how many times as fast',
-    'infini-stream is, median of the rounds. of floor: the time that the operations or the bytes alone take, over the time taken.',
-    'error: the largest of sampled tokens, from float64.',
+    ...EXPLANATION,
   ].join('\n');
 }
+
+const EXPLANATION = [
+  'prefill: whole segments through attend, copies included. decode: one token at a time through attendSync, the mean over',
+  'whole segments, absorptions included. state: absorbing a segment alone. batch: a segment of each of so many streams through',
+  'attendBatch. step: one token of each through a prepared batch. Medians of interleaved rounds (range: all rounds). GB/s: of',
+  'what must come from memory or go there. of floor: the time that the operations or the bytes alone take, over the time taken.',
+  'ratio: how many times as fast infini-stream is, median of the rounds. error: the largest of sampled tokens, and of what',
+  'two heads made of a segment, from float64.',
+];

@@ -2,7 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import { median, quantile } from '../format';
 import { type Case, type Contender, type Entry, type Run, Skipped } from './contender';
 import type { Floor } from './floor';
-import { flopsPerSegment } from './work';
+import { bytesPerToken, flopsPerToken } from './work';
 
 export interface Spread {
   median: number;
@@ -16,6 +16,8 @@ export interface Measured {
   microsecondsPerToken: Spread;
   tokensPerSecond: number;
   gflops: number | null;
+  /** 10^9 bytes a second. */
+  gbps: number | null;
   /** The floor's time divided by this. */
   ofFloor: number | null;
   /** How many times as fast the first contender is, and how far single rounds are from that. */
@@ -41,6 +43,8 @@ export interface Effort {
   rounds: number;
   /** At least so long for each contender of a round, in repeated runs. */
   seconds: number;
+  /** Told what it is about to do. */
+  note?: (text: string) => void;
 }
 
 /** The idle threads of some libraries spin a while before they sleep: 200 ms by OpenMP's custom. */
@@ -49,12 +53,14 @@ const SETTLE_MS = 250;
 /** Runs until the time is over, at least once. */
 async function runFor(contender: Contender, seconds: number): Promise<Run> {
   const sum: Run = { seconds: 0, tokens: 0 };
+  let elapsed = 0;
   do {
     const run = await contender.run();
+    elapsed += run.elapsed ?? run.seconds;
     sum.seconds += run.seconds;
     sum.tokens += run.tokens;
     if (run.microseconds) sum.microseconds = [...(sum.microseconds ?? []), ...run.microseconds];
-  } while (sum.seconds < seconds);
+  } while (elapsed < seconds);
   return sum;
 }
 
@@ -66,7 +72,7 @@ export async function runCase(
   one: Case,
   entries: Entry[],
   floor: Floor | null,
-  { rounds, seconds }: Effort,
+  { rounds, seconds, note = () => {} }: Effort,
   signal: AbortSignal,
 ): Promise<Result> {
   let entered: { contender: Contender; otherWork: boolean; runs: Run[] }[] = [];
@@ -78,7 +84,8 @@ export async function runCase(
   try {
     for (const { name, enter, only, otherWork = false } of entries) {
       signal.throwIfAborted();
-      if (only !== undefined && only !== one.work) continue;
+      if (only?.includes(one.work) === false) continue;
+      note(`${name}: making ready`);
       try {
         entered.push({ contender: await enter(one, signal), otherWork, runs: [] });
       } catch (error) {
@@ -88,6 +95,7 @@ export async function runCase(
     for (let round = 0; round < rounds; round++) {
       for (const { contender, runs } of [...entered]) {
         signal.throwIfAborted();
+        note(`${contender.name}: round ${round + 1} of ${rounds}`);
         if (entered.length > 1) await setTimeout(SETTLE_MS);
         try {
           runs.push(await runFor(contender, seconds));
@@ -110,7 +118,8 @@ export async function runCase(
         runs: rounds,
         microsecondsPerToken,
         tokensPerSecond: 1e6 / time,
-        gflops: otherWork ? null : flopsPerSegment(one) / one.segment / time / 1e3,
+        gflops: otherWork ? null : flopsPerToken(one) / time / 1e3,
+        gbps: otherWork ? null : bytesPerToken(one) / time / 1e3,
         ofFloor: otherWork || !floor ? null : floor.microsecondsPerToken / time,
         firstIsFaster: i === 0 ? null : spread(times.map((other, round) => other / first[round])),
         ...(each.length > 0 && { token: { median: median(each), p90: quantile(each, 0.9) } }),
@@ -119,6 +128,7 @@ export async function runCase(
     });
     return { ...one, floor, contenders, skipped };
   } finally {
+    note('');
     for (const { contender } of entered) contender.close();
   }
 }
