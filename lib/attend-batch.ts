@@ -2,6 +2,7 @@ import { checkSignal } from './abort';
 import type { AttendInput } from './calls';
 import { checkArray, checkRecord } from './config';
 import type { DeviceTensor } from './device-tensor';
+import { failed } from './diagnostics';
 import { expected, fail } from './errors';
 import { checkCall, Job, operandsOf } from './job';
 import { native } from './native';
@@ -22,9 +23,10 @@ const mostEntries = 4096;
 const entryKeys = new Set(['stream', 'q', 'k', 'v', 'out']);
 const optionKeys = new Set(['signal']);
 
-interface Entry {
-  core: StreamCore;
-  job: Job;
+/** A call of attend that can be queued. */
+export interface Entry {
+  readonly core: StreamCore;
+  readonly job: Job;
 }
 
 /** Device.attendBatch. Everything that user code can interfere with comes first; then all calls are queued at once. */
@@ -44,10 +46,11 @@ export function attendBatch(
       made.push(entry);
       return entry.job.promise;
     } catch (error) {
+      failed(device, 'attend', error);
       return Promise.reject(error);
     }
   });
-  queue(made);
+  submitTogether(made);
   return Promise.allSettled(promises).then((results) => {
     for (const { job } of made) job.release();
     return results;
@@ -75,7 +78,8 @@ function readEntry(
   return { core, job };
 }
 
-function queue(entries: Entry[]): void {
+/** Queues all of them at once, so that a device that works in rounds begins them in one. Their jobs say how each ends. */
+export function submitTogether(entries: readonly Entry[]): void {
   const ready = entries.filter(({ job }) => {
     try {
       job.ready();

@@ -43,8 +43,10 @@ class BatchCore implements Place, Books {
     for (const core of this.cores) core.pending--;
   }
 
-  committed(): void {
-    for (const core of this.cores) core.tokens++;
+  committed(): number {
+    let segments = 0;
+    for (const core of this.cores) segments += core.committed(core.tokens + 1);
+    return segments;
   }
 
   checkOpen(): void {
@@ -133,11 +135,8 @@ export class Batch {
     const core = Batch.#of(this, 'stepSync');
     const call = readStep(core, input, options, syncKeys);
     for (const stream of core.cores) stream.checkIdle('stepSync');
-    const result = runNow(call, core, () =>
-      native.stepSync(core.native, ...steadyOperandsOf(call, core.device)),
-    );
-    core.committed();
-    return result;
+    const run = () => native.stepSync(core.native, ...steadyOperandsOf(call, core.device));
+    return runNow(call, core, run, () => core.committed());
   }
 
   /** Pending steps reject with ERR_CLOSED; the streams stay open. Idempotent. */

@@ -142,6 +142,19 @@ export class Device {
     return makeBatch(this.#native, this.#id, streams);
   }
 
+  /**
+   * How many more streams of this configuration fit: floor(bytes / their `byteLength`). `bytes` defaults to what is free
+   * now, for everyone on the machine and without what open streams were promised; calls need some of it too.
+   * @throws ERR_CLOSED, ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE, ERR_SHAPE (gate length), ERR_DEVICE.
+   */
+  capacity(config: StreamConfig, bytes?: number): number {
+    Device.#checkOpen(this, 'capacity');
+    const [, streamBytes] = native.resolve(this.#native, readConfig(config));
+    return Math.floor(
+      (bytes === undefined ? native.freeBytes(this.#native) : readBytes(bytes)) / streamBytes,
+    );
+  }
+
   /** What the engine behind this device holds and has done. */
   stats(): DeviceStats {
     Device.#check(this, 'stats');
@@ -163,6 +176,13 @@ export class Device {
     native.closeDevice(this.#native);
     tell(watchersOf(this.#native));
   }
+}
+
+function readBytes(bytes: unknown): number {
+  if (typeof bytes !== 'number') throw expected('ERR_INVALID_ARG_TYPE', 'bytes', 'a number', bytes);
+  if (!(bytes >= 0 && bytes <= Number.MAX_SAFE_INTEGER))
+    throw expected('ERR_OUT_OF_RANGE', 'bytes', 'a number from 0 to 2 ** 53 - 1', bytes);
+  return bytes;
 }
 
 const defaultThreads = (): number => os.availableParallelism();

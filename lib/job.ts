@@ -1,4 +1,5 @@
 import { type Abortable, checkSignal, isAborted, reasonOf, watchAbort } from './abort';
+import { attended, begin, failed } from './diagnostics';
 import { abortError, type InfiniError } from './errors';
 import { type NativeOperand, native, type Settle } from './native';
 import { checkShapes, checkTypes, type Given, lease, Operand, type Operands, type Place } from './operands';
@@ -46,11 +47,12 @@ export interface Books {
   begin(): void;
   /** It has settled. */
   end(): void;
-  /** And changed the state: the tokens that native code counts. */
-  committed(tokens: number): void;
+  /** And changed the state: the tokens that native code counts. Returns how many segments it filled. */
+  committed(tokens: number): number;
 }
 
 const nothing = () => {};
+const operationOf = ({ k }: Call) => (k ? 'attend' : 'retrieve');
 
 /**
  * The JavaScript side of one asynchronous call, from its check to the end of its promise.
@@ -63,6 +65,7 @@ export class Job implements Abortable {
   ticket = 0;
   /** Keeps the leases beyond the call's own end, until release(). */
   held = false;
+  readonly #began = begin();
   readonly #resolve: (result: Given) => void;
   readonly #reject: (error: unknown) => void;
   #unwatch = nothing;
@@ -97,6 +100,7 @@ export class Job implements Abortable {
     this.#unwatch();
     this.release();
     this.#reject(error);
+    failed(this.place.device, operationOf(this.call), error);
   }
 
   release(): void {
@@ -112,10 +116,13 @@ export class Job implements Abortable {
     try {
       if (error)
         throw (error as InfiniError).code === 'ABORT_ERR' ? abortError(reasonOf(this.call.signal)) : error;
-      this.books.committed(tokens);
+      const segments = this.books.committed(tokens);
       this.#resolve(this.#result());
+      const { call, place } = this;
+      if (call.k) attended(place.device, this.#began, call.tokens, segments);
     } catch (failure) {
       this.#reject(failure);
+      failed(this.place.device, operationOf(this.call), failure);
     }
   };
 
@@ -142,13 +149,21 @@ export function submit(job: Job, start: (job: Job) => number): Promise<Given> {
   return job.promise;
 }
 
-/** Runs one call on this thread. */
-export function runNow(call: Call, place: Place, run: () => void): Given {
-  const release = lease(call, place);
+/** Runs one call on this thread; `count` is told once it has taken effect, and answers as {@link Books.committed} does. */
+export function runNow(call: Call, place: Place, run: () => void, count: () => number): Given {
+  const began = begin();
   try {
-    run();
-  } finally {
-    release();
+    const release = lease(call, place);
+    try {
+      run();
+    } finally {
+      release();
+    }
+  } catch (error) {
+    failed(place.device, operationOf(call), error);
+    throw error;
   }
+  const segments = count();
+  if (call.k) attended(place.device, began, call.tokens, segments);
   return call.out.given;
 }

@@ -64,6 +64,10 @@ interface Addon {
   closeDevice(device: NativeDevice): void;
   deviceClosed(device: NativeDevice): boolean;
   createStream(device: NativeDevice, config: NativeConfig): NativeStream;
+  /** The configuration with every default filled in, and the bytes of such a stream's state. */
+  resolve(device: NativeDevice, config: NativeConfig): [ResolvedConfig, number];
+  /** Bytes that the states of streams to come can take. */
+  freeBytes(device: NativeDevice): number;
   /** A stream in the state that {@link snapshot} gave, after so many tokens; all of it is checked. */
   restoreStream(device: NativeDevice, config: NativeConfig, tokens: number, image: Uint8Array): NativeStream;
 

@@ -40,8 +40,11 @@ export class StreamCore implements Place, Books {
     this.pending--;
   }
 
-  committed(tokens: number): void {
+  committed(tokens: number): number {
+    const { segmentLength } = this.config;
+    const before = Math.floor(this.tokens / segmentLength);
     this.tokens = tokens;
+    return Math.floor(tokens / segmentLength) - before;
   }
 
   checkDevice(device: string, name: string): void {

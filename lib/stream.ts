@@ -1,12 +1,14 @@
 import type { AttendInput, AttendOptions, RetrieveInput, RetrieveOptions, SyncOptions } from './calls';
 import { checkRecord } from './config';
 import type { DeviceTensor } from './device-tensor';
+import { failed } from './diagnostics';
 import { fail } from './errors';
 import { type Call, checkCall, Job, operandsOf, runNow, steadyOperandsOf, submit } from './job';
 import { type NativeDevice, type NativeStream, native } from './native';
 import { type Given, Operand } from './operands';
 import { snapshotStream } from './snapshot/stream';
 import { StreamCore } from './stream-core';
+import { type AttendTransform, makeTransform } from './transform';
 import { checkSegmentBorder, type Transition, transitionFromEmpty } from './transition/transition';
 import type { ResolvedConfig, Tensor } from './types';
 
@@ -125,11 +127,8 @@ export class MemoryStream {
     const core = MemoryStream.#of(this, 'attendSync');
     const call = readCall(core, input, attendKeys, options, syncKeys);
     core.checkIdle('attendSync');
-    const result = runNow(call, core, () =>
-      native.attendSync(core.native, ...steadyOperandsOf(call, core.device)),
-    );
-    core.tokens += call.tokens;
-    return result;
+    const run = () => native.attendSync(core.native, ...steadyOperandsOf(call, core.device));
+    return runNow(call, core, run, () => core.committed(core.tokens + call.tokens));
   }
 
   /**
@@ -174,7 +173,18 @@ export class MemoryStream {
     core.checkIdle('retrieveSync');
     const { q, out } = call;
     const run = () => native.retrieveSync(core.native, q.steady(core.device), out.native(core.device));
-    return runNow(call, core, run);
+    return runNow(call, core, run, () => 0);
+  }
+
+  /**
+   * For Web Streams: `readable.pipeThrough(stream.transform())`. Inputs of attend go into `writable`, one output comes
+   * out of `readable` for each. One input and one output wait at most, so that a slow reader holds back the writer.
+   * An abort of the writable or a cancelled readable aborts the pending call; an error of a call errors both, typed.
+   * The stream itself stays open, and other calls may take turns with those of the transform.
+   */
+  transform(): AttendTransform {
+    MemoryStream.#of(this, 'transform');
+    return makeTransform((input, options) => this.attend(input, options));
   }
 
   /**
@@ -240,8 +250,18 @@ export class MemoryStream {
   }
 }
 
+function readCall(...given: Parameters<typeof readGiven>): Call {
+  try {
+    return readGiven(...given);
+  } catch (error) {
+    const [{ device }, , keys] = given;
+    failed(device, keys === attendKeys ? 'attend' : 'retrieve', error);
+    throw error;
+  }
+}
+
 /** Everything user code could intercept is read once, first; then closed, types, dtype, shape, signal. */
-function readCall(
+function readGiven(
   core: StreamCore,
   input: unknown,
   inputKeys: Set<string>,

@@ -48,8 +48,9 @@ export const newTensor = (dtype: DType, length: number): Tensor => {
 };
 
 /** A private copy of what another thread could change after its check. */
-export function unshare(tensor: Tensor): Tensor {
-  if (!isShared(tensor)) return tensor;
+export const unshare = (tensor: Tensor): Tensor => (isShared(tensor) ? copyOf(tensor) : tensor);
+
+export function copyOf(tensor: Tensor): Tensor {
   const copy = newTensor(types.isFloat32Array(tensor) ? 'float32' : 'bfloat16', lengthOf(tensor));
   copy.set(tensor);
   return copy;

@@ -115,6 +115,11 @@ export interface DeviceStats {
   units: number;
   /** Bytes ever allocated for scratch, staging and tables. */
   allocatedBytes: number;
+  /**
+   * Time ever spent in kernels. CPU: in units of asynchronous calls, summed over the engine's threads. CUDA: in rounds.
+   * Both: and in `*Sync` calls, on the threads that made them.
+   */
+  kernelMilliseconds: number;
 }
 
 export interface DeviceOptions {

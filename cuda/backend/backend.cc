@@ -27,6 +27,13 @@ CudaBackend::CudaBackend(Ledger& ledger, int gpu)
 
 DeviceInfo CudaBackend::info() const { return describe(device_.index); }
 
+uint64_t CudaBackend::free_bytes() {
+  const Device::Scope scope(device_);
+  size_t available = 0, total = 0;
+  device_.check(cudaMemGetInfo(&available, &total));
+  return available;
+}
+
 std::unique_ptr<StreamState> CudaBackend::create(const StreamConfig& config) {
   const Device::Scope scope(device_);
   device_.require_working();

@@ -13,6 +13,8 @@ class CudaBackend final : public Backend {
   CudaBackend(Ledger& ledger, int gpu);
 
   DeviceInfo info() const override;
+  int64_t stream_bytes(const StreamConfig& config) const override { return StateBytes(config).charged(); }
+  uint64_t free_bytes() override;
   std::unique_ptr<StreamState> create(const StreamConfig& config) override;
   std::unique_ptr<BatchState> create_batch(const StreamConfig& config, std::vector<StreamState*> streams) override;
   std::unique_ptr<DenseLayers> create_dense(const ModelConfig& config, WeightSource& weights) override;

@@ -33,12 +33,21 @@ Element element_of(DType dtype) {
   }
 }
 
+StateBytes::StateBytes(const StreamConfig& config)
+    : normalizer(aligned(size_t(config.normalizer_elements()) * sizeof(double))),
+      matrix(size_t(config.matrix_elements()) * sizeof(float)),
+      keys(aligned(size_t(config.segment_length) * config.key_width() * config.element_bytes())),
+      values(size_t(config.segment_length) * config.value_width() * config.element_bytes()) {}
+
+int64_t StateBytes::charged() const {
+  const auto whole = [](size_t bytes) { return int64_t((bytes + 63) / 64 * 64); };
+  return whole(memory()) + whole(cache());
+}
+
 Configuration::Configuration(Device& device, const StreamConfig& config, std::shared_ptr<const Block> rotary)
     : device(device),
       config(config),
-      normalizer_bytes_(aligned(size_t(config.normalizer_elements()) * sizeof(double))),
-      key_bytes_(aligned(size_t(config.segment_length) * config.key_width() * config.element_bytes())),
-      value_bytes_(size_t(config.segment_length) * config.value_width() * config.element_bytes()),
+      bytes(config),
       rotary_(std::move(rotary)),
       speed_(kFirstSpeed) {
   std::vector<float2> gate;

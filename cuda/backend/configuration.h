@@ -13,17 +13,24 @@ namespace infini::cuda {
 
 Element element_of(DType dtype);  // as the kernels call it
 
+// A stream's memory: z, then M. Its open segment: keys, then values. Each begins at a multiple of 256 bytes.
+struct StateBytes {
+  explicit StateBytes(const StreamConfig& config);
+  size_t memory() const { return normalizer + matrix; }
+  size_t cache() const { return keys + values; }
+  int64_t charged() const;  // to the ledger
+
+  size_t normalizer, matrix, keys, values;
+};
+
 class Configuration {
  public:
   Configuration(Device& device, const StreamConfig& config, std::shared_ptr<const Block> rotary);
 
-  // A stream's memory: z, then M. Its open segment: keys, then values. Each begins at a multiple of 256 bytes.
-  size_t memory_bytes() const { return normalizer_bytes_ + size_t(config.matrix_elements()) * sizeof(float); }
-  size_t cache_bytes() const { return key_bytes_ + value_bytes_; }
   double* normalizer(const Block& memory) const { return reinterpret_cast<double*>(memory.data()); }
-  float* matrix(const Block& memory) const { return reinterpret_cast<float*>(memory.data() + normalizer_bytes_); }
+  float* matrix(const Block& memory) const { return reinterpret_cast<float*>(memory.data() + bytes.normalizer); }
   void* keys(const Block& cache) const { return cache.data(); }
-  void* values(const Block& cache) const { return cache.data() + key_bytes_; }
+  void* values(const Block& cache) const { return cache.data() + bytes.keys; }
 
   // The kernels' scratch for so many pieces and borders, and its parts.
   size_t workspace_bytes(int64_t pieces, int64_t borders) const;
@@ -35,10 +42,10 @@ class Configuration {
 
   Device& device;
   const StreamConfig config;
+  const StateBytes bytes;
   Shape shape{};
 
  private:
-  size_t normalizer_bytes_, key_bytes_, value_bytes_;
   Block gate_;
   std::shared_ptr<const Block> rotary_;
   std::atomic<double> speed_;

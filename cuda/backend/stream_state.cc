@@ -8,8 +8,6 @@
 namespace infini::cuda {
 namespace {
 
-int64_t charged(size_t bytes) { return int64_t((bytes + 63) / 64 * 64); }
-
 // The kernels ask that sums of 256 features times z stay within float32 (kernels/normalizers.cu).
 constexpr double kLargestNormalizer = 0x1p117;
 
@@ -62,16 +60,14 @@ CudaStreamState::CudaStreamState(std::shared_ptr<Configuration> given)
 }
 
 Block CudaStreamState::new_memory(Account account) const {
-  return device.memory.take(configuration->memory_bytes(), account, "a stream");
+  return device.memory.take(configuration->bytes.memory(), account, "a stream");
 }
 
 Block CudaStreamState::new_cache(Account account) const {
-  return device.memory.take(configuration->cache_bytes(), account, "a stream");
+  return device.memory.take(configuration->bytes.cache(), account, "a stream");
 }
 
-int64_t CudaStreamState::byte_length() const {
-  return charged(configuration->memory_bytes()) + charged(configuration->cache_bytes());
-}
+int64_t CudaStreamState::byte_length() const { return configuration->bytes.charged(); }
 
 void CudaStreamState::read_memory(float* matrix, double* normalizer) const {
   const Device::Scope scope(device);

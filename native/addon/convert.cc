@@ -136,6 +136,7 @@ Napi::Object to_javascript(Napi::Env env, const Ledger& ledger) {
   set("segments", ledger.segments);
   set("units", ledger.units);
   set("allocatedBytes", ledger.allocated_bytes);
+  object.Set("kernelMilliseconds", double(ledger.kernel_nanoseconds.load()) / 1e6);
   return object;
 }
 

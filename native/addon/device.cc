@@ -66,6 +66,24 @@ Napi::Value create_stream(const Napi::CallbackInfo& info) {
   });
 }
 
+// resolve(device, config) -> [config with every default filled in, bytes of such a stream]
+Napi::Value resolve(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const StreamConfig config = StreamConfig::resolve(read_config(info[1].As<Napi::Object>()));
+    Napi::Array answer = Napi::Array::New(info.Env(), 2);
+    answer.Set(0u, to_javascript(info.Env(), config));
+    answer.Set(1u, double(device_of(info)->engine.backend().stream_bytes(config)));
+    return answer;
+  });
+}
+
+// freeBytes(device): what streams to come can take
+Napi::Value free_bytes(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    return Napi::Number::New(info.Env(), double(device_of(info)->engine.backend().free_bytes()));
+  });
+}
+
 // restoreStream(device, config, tokens, image) -> a stream in that state
 Napi::Value restore_stream(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
@@ -100,6 +118,8 @@ void export_device(Napi::Env env, Napi::Object exports) {
   exports.Set("closeDevice", Napi::Function::New(env, close));
   exports.Set("deviceClosed", Napi::Function::New(env, is_closed));
   exports.Set("createStream", Napi::Function::New(env, create_stream));
+  exports.Set("resolve", Napi::Function::New(env, resolve));
+  exports.Set("freeBytes", Napi::Function::New(env, free_bytes));
   exports.Set("restoreStream", Napi::Function::New(env, restore_stream));
 }
 

@@ -20,6 +20,8 @@ class OrdinaryMemory final : public TensorMemory {
 
 }  // namespace
 
+uint64_t Backend::free_bytes() { return unspoken_memory(ledger); }
+
 std::shared_ptr<TensorMemory> Backend::allocate_device(size_t bytes) {
   require_memory(bytes, "a tensor", ledger);
   Buffer buffer(bytes, ledger, &Ledger::tensor_bytes);

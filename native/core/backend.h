@@ -104,6 +104,10 @@ class Backend {
   virtual std::unique_ptr<StreamState> create(const StreamConfig& config) = 0;  // throws Error(OutOfMemory)
   virtual std::unique_ptr<BatchState> create_batch(const StreamConfig& config, std::vector<StreamState*> streams) = 0;
 
+  // What create() takes for such a stream, StreamState::byte_length(), and what there is for all that come. Throws Error.
+  virtual int64_t stream_bytes(const StreamConfig& config) const = 0;
+  virtual uint64_t free_bytes();
+
   // A model's weights, copied to where they are multiplied (core/model.h). Throws Error, std::bad_alloc.
   virtual std::unique_ptr<DenseLayers> create_dense(const ModelConfig& config, WeightSource& weights) = 0;
 

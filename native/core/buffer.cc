@@ -69,7 +69,7 @@ IdleBlocks& idle_blocks() {
 }  // namespace
 
 Buffer::Buffer(size_t bytes, Ledger& ledger, Account account)
-    : bytes_(bytes == 0 ? 64 : (bytes + 63) / 64 * 64), ledger_(&ledger), account_(account) {
+    : bytes_(charged(bytes)), ledger_(&ledger), account_(account) {
   if (!is_lasting(account) && bytes_ >= IdleBlocks::kSmallest) data_ = idle_blocks().take(bytes_);
   if (!data_) {
     data_ = std::aligned_alloc(64, bytes_);

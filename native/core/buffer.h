@@ -20,6 +20,9 @@ class Buffer {
   }
   ~Buffer();
 
+  // What so many bytes take.
+  static size_t charged(size_t bytes) { return bytes == 0 ? 64 : (bytes + 63) / 64 * 64; }
+
   // Exchanges the blocks but not the accounts: scratch that becomes a stream's state is the stream's from then on.
   // Both are of the same size.
   void exchange(Buffer& other) noexcept { std::swap(data_, other.data_); }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <system_error>
 #include <thread>
 
@@ -126,7 +127,10 @@ void Engine::run_units(const std::shared_ptr<Call>& call, Lock& lock) {
       const int unit = call->next_unit++;
       ++call->running;
       lock.unlock();
-      const auto thrown = caught([&] { call->work->run(unit); });
+      const auto thrown = caught([&] {
+        const KernelTime time(*ledger_);
+        call->work->run(unit);
+      });
       lock.lock();
       ++ledger_->units;
       --call->running;
@@ -180,6 +184,7 @@ void Engine::run_round(const Calls& calls, Lock& lock) {
   for (const auto& call : calls) {
     if (!only_copies(call->kind)) call->work->gather(works);
   }
+  std::optional<KernelTime> time(*ledger_);
   const auto refused = caught([&] {
     if (!works.empty()) backend_->launch(works.data(), int(works.size()));
   });
@@ -190,6 +195,7 @@ void Engine::run_round(const Calls& calls, Lock& lock) {
       for (int unit = 0; unit < call->units; ++unit) call->work->run(unit);  // several only of a work made of others
     }));
   }
+  time.reset();
   lock.lock();
   for (size_t i = 0; i < calls.size(); ++i) {
     ++ledger_->units;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 
 namespace infini {
@@ -17,6 +18,20 @@ struct Ledger {
   std::atomic<int64_t> untouched_bytes{0};
   // Ever done.
   std::atomic<int64_t> tokens{0}, segments{0}, units{0}, allocated_bytes{0};
+  std::atomic<int64_t> kernel_nanoseconds{0};  // in units, summed over threads; in rounds; and in *Sync calls
+};
+
+// Enters the time of its own life.
+class KernelTime {
+ public:
+  explicit KernelTime(Ledger& ledger) : ledger_(ledger) {}
+  ~KernelTime() {
+    ledger_.kernel_nanoseconds += std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin_).count();
+  }
+
+ private:
+  Ledger& ledger_;
+  const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
 using Account = std::atomic<int64_t> Ledger::*;

@@ -89,6 +89,12 @@ uint64_t available_memory() {
   return std::min({machine.value_or(fallback), left_in_groups(), left_in_address_space()});
 }
 
+uint64_t unspoken_memory(const Ledger& ledger) {
+  const uint64_t spoken_for = uint64_t(std::max<int64_t>(0, ledger.untouched_bytes));
+  const uint64_t available = available_memory();
+  return available > spoken_for ? available - spoken_for : 0;
+}
+
 void require_memory(uint64_t bytes, const std::string& what, const Ledger& ledger) {
   // Reading /proc takes longer than creating a small stream, so each reading grants a small allowance.
   static std::mutex mutex;
@@ -98,9 +104,7 @@ void require_memory(uint64_t bytes, const std::string& what, const Ledger& ledge
     allowance -= bytes;
     return;
   }
-  const uint64_t spoken_for = uint64_t(std::max<int64_t>(0, ledger.untouched_bytes));
-  const uint64_t available = available_memory();
-  const uint64_t free = available > spoken_for ? available - spoken_for : 0;
+  const uint64_t free = unspoken_memory(ledger);
   if (bytes > free) throw Error::out_of_memory(what, bytes, free);
   allowance = std::min<uint64_t>((free - bytes) / 16, 16 << 20);
 }

@@ -13,6 +13,9 @@ namespace infini {
 // address-space limit leave.
 uint64_t available_memory();
 
+// Less what streams were promised and have not written yet.
+uint64_t unspoken_memory(const Ledger& ledger);
+
 // Throws Error(OutOfMemory) when `bytes` for `what` exceed what is available and not yet spoken for.
 void require_memory(uint64_t bytes, const std::string& what, const Ledger& ledger);
 

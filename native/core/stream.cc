@@ -63,6 +63,7 @@ void Stream::reset() {
 }
 
 void run_to_end(Backend& backend, Work& work, int threads) {
+  const KernelTime time(backend.ledger);
   while (const int units = work.next_stage()) {
     if (backend.gathers()) {
       std::vector<Work*> works;

@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "core/buffer.h"
 #include "cpu/batch_state.h"
 #include "cpu/dense_layers.h"
 #include "cpu/kernels.h"
@@ -34,6 +35,11 @@ DeviceInfo CpuBackend::info() const {
 
 std::unique_ptr<StreamState> CpuBackend::create(const StreamConfig& config) {
   return std::make_unique<CpuStreamState>(config, ledger, threads_);
+}
+
+int64_t CpuBackend::stream_bytes(const StreamConfig& config) const {
+  const int64_t segment = config.state_bytes() - config.memory_bytes();
+  return int64_t(Buffer::charged(size_t(config.memory_bytes())) + Buffer::charged(size_t(segment)));
 }
 
 std::unique_ptr<BatchState> CpuBackend::create_batch(const StreamConfig&, std::vector<StreamState*> streams) {

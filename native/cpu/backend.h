@@ -9,6 +9,7 @@ class CpuBackend final : public Backend {
  public:
   CpuBackend(Ledger& ledger, int threads) : Backend(ledger), threads_(threads) {}
   DeviceInfo info() const override;
+  int64_t stream_bytes(const StreamConfig& config) const override;
   std::unique_ptr<StreamState> create(const StreamConfig& config) override;
   std::unique_ptr<BatchState> create_batch(const StreamConfig& config, std::vector<StreamState*> streams) override;
   std::unique_ptr<DenseLayers> create_dense(const ModelConfig& config, WeightSource& weights) override;

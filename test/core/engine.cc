@@ -129,6 +129,7 @@ class FakeBackend final : public Backend {
  public:
   FakeBackend(Ledger& ledger, Seen& seen) : Backend(ledger), seen_(seen) {}
   DeviceInfo info() const override { return {}; }
+  int64_t stream_bytes(const StreamConfig&) const override { return 0; }
   std::unique_ptr<StreamState> create(const StreamConfig&) override { return std::make_unique<FakeState>(); }
   std::unique_ptr<BatchState> create_batch(const StreamConfig&, std::vector<StreamState*> streams) override {
     auto batch = std::make_unique<FakeBatch>();

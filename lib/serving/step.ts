@@ -1,0 +1,224 @@
+import { type Entry, submitTogether } from '../attend-batch';
+import { failed } from '../diagnostics';
+import type { Job } from '../job';
+import { submit } from '../job';
+import { native } from '../native';
+import type { Member } from './member';
+import type { Queue } from './queue';
+import { type Request, shifted } from './request';
+import type { Tiers } from './tiers';
+import type { Turns } from './turns';
+
+/** Pieces of one long request that are at work at once: the device has the next one when it has finished the first. */
+const piecesAtOnce = 2;
+
+/**
+ * Takes requests from their lines to the device. A step is what goes there together: in each turn of the event loop
+ * everything whose turn it is. No step waits for another; each piece ends by itself and makes room for the next.
+ */
+export class Steps {
+  steps = 0;
+  /** Of the requests that have succeeded. */
+  tokens = 0;
+  /** Requests that have had a turn and have not settled. */
+  running = 0;
+  #pieces = 0;
+  #scheduled = false;
+
+  constructor(
+    readonly turns: Turns<Member>,
+    readonly tiers: Tiers,
+    readonly queue: Queue,
+    readonly settled: (request: Request) => void,
+  ) {}
+
+  /** The request is the first of its stream: it wants a turn. */
+  wants(request: Request): void {
+    const { member } = request;
+    this.turns.join(member, this.turns.isShort(request.tokens), this.#pieceOf(request));
+    this.schedule();
+  }
+
+  schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#step();
+    });
+  }
+
+  /** Ends a request that has not settled: at once, or when what it has at work is over. */
+  cut(request: Request, error: unknown): void {
+    if (request.ended) return;
+    if (request.jobs.size > 0) {
+      this.#fail(request, error); // its jobs settle, and report
+      return;
+    }
+    request.failure ??= { error };
+    failed(request.member.device, request.operation, error);
+    if (!request.preparing) this.#end(request);
+  }
+
+  #step(): void {
+    const entries: Entry[] = [];
+    const before = this.#pieces;
+    for (const short of [true, false]) {
+      for (let member = this.turns.next(short); member; member = this.turns.next(short)) {
+        this.#turn(member, entries);
+      }
+    }
+    if (entries.length > 0) submitTogether(entries);
+    if (this.#pieces > before) this.steps++;
+  }
+
+  #turn(member: Member, entries: Entry[]): void {
+    const request = member.front;
+    if (!request || request.preparing || request.failure) return;
+    if (request.sent === request.tokens || request.jobs.size === piecesAtOnce) return;
+    if (!this.tiers.place(member)) {
+      this.#bring(member);
+      return;
+    }
+    if (!request.started) this.#start(request);
+    const whole = request.operation === 'retrieve' || this.#pieceOf(request) === request.tokens;
+    if (whole || request.saved) this.#send(request, entries);
+    else this.#prepare(request);
+  }
+
+  #start(request: Request): void {
+    request.started = true;
+    this.running++;
+    this.queue.left(request);
+  }
+
+  /** Not now: its state has to come to the device first. */
+  #bring(member: Member): void {
+    const wanted = member.front as Request;
+    const again = () => {
+      if (member.front) this.wants(member.front);
+    };
+    this.tiers.bring(member).then(again, (error) => {
+      if (member.front === wanted) this.cut(wanted, error);
+      else again();
+    });
+  }
+
+  /** Not now: what it may have to go back to is saved first. */
+  #prepare(request: Request): void {
+    if (request.member.isEmpty) {
+      request.saved = { image: undefined };
+      this.wants(request);
+      return;
+    }
+    request.preparing = true;
+    this.tiers
+      .save(request.member)
+      .then(
+        (saved) => {
+          request.saved = saved;
+        },
+        (error) => {
+          failed(request.member.device, 'swap', error);
+          request.failure ??= { error };
+        },
+      )
+      .then(() => {
+        request.preparing = false;
+        if (request.failure) this.#end(request);
+        else this.wants(request);
+      });
+  }
+
+  /** The next piece goes to the device. */
+  #send(request: Request, entries: Entry[]): void {
+    const { member, operation, sent } = request;
+    const core = member.core as NonNullable<typeof member.core>;
+    const tokens = this.#pieceOf(request);
+    let job: Job;
+    try {
+      job = request.piece(tokens, core);
+    } catch (error) {
+      this.cut(request, error);
+      return;
+    }
+    this.#pieces++;
+    request.sent += tokens;
+    request.jobs.add(job);
+    const short = this.turns.isShort(request.tokens);
+    this.turns.begin(short, tokens);
+    const over = (error?: { error: unknown }) => {
+      this.turns.end(short, tokens);
+      request.jobs.delete(job);
+      if (error) this.#fail(request, shifted(error.error, sent));
+      else request.done += tokens;
+      this.#go(request);
+    };
+    job.promise.then(
+      () => over(),
+      (error) => over({ error }),
+    );
+    if (operation === 'attend') entries.push({ core, job });
+    else {
+      const { q, out } = job.call;
+      submit(job, () =>
+        native.retrieve(core.native, q.native(core.device), out.filled(core.device), job.settle),
+      );
+    }
+    this.#more(request);
+  }
+
+  #fail(request: Request, error: unknown): void {
+    request.failure ??= { error };
+    if (request.jobs.size > 0) native.cancel(Array.from(request.jobs, ({ ticket }) => ticket));
+  }
+
+  /** A piece is over: the request goes on, or ends with its last one. */
+  #go(request: Request): void {
+    this.schedule();
+    if (request.done === request.tokens || (request.failure && request.jobs.size === 0)) this.#end(request);
+    else if (!request.failure) this.#more(request);
+  }
+
+  /** To the end of the line for its next piece. */
+  #more(request: Request): void {
+    if (request.sent < request.tokens && request.jobs.size < piecesAtOnce) this.wants(request);
+  }
+
+  #end(request: Request): void {
+    const { member, saved, failure, done, tokens } = request;
+    request.ended = true;
+    const succeeded = done === tokens; // an abort may come too late
+    const place = member.requests.indexOf(request);
+    if (place >= 0) member.requests.splice(place, 1);
+    if (place === 0) this.turns.leave(member);
+    if (request.started) this.running--;
+    else this.queue.left(request);
+    this.queue.settled(request);
+    if (succeeded && request.operation === 'attend') member.tokens += tokens;
+    if (saved) {
+      this.tiers.forget(saved);
+      if (done > 0 && !succeeded && !member.closed) this.tiers.restore(member, saved);
+    }
+    if (succeeded) {
+      this.tokens += request.operation === 'attend' ? tokens : 0;
+      request.succeed();
+    } else {
+      request.fail(failure?.error);
+    }
+    if (place === 0 && member.front) this.wants(member.front);
+    this.tiers.changed();
+    this.settled(request);
+  }
+
+  /** To the last border of a segment that it reaches, if it does not reach the request's end. */
+  #pieceOf({ operation, member, tokens, sent }: Request): number {
+    const { pieceTokens } = this.turns;
+    const rest = tokens - sent;
+    if (rest <= pieceTokens || operation === 'retrieve') return Math.min(rest, pieceTokens);
+    const { segmentLength } = member.config;
+    const position = (member.tokens + sent) % segmentLength;
+    const border = Math.floor((position + pieceTokens) / segmentLength) * segmentLength;
+    return border > position ? border - position : pieceTokens;
+  }
+}

@@ -1,0 +1,210 @@
+import { begin, failed, swapped } from '../diagnostics';
+import { fail, type InfiniError } from '../errors';
+import { type NativeDevice, native } from '../native';
+import { StreamCore } from '../stream-core';
+import type { Member } from './member';
+import type { Limits } from './options';
+
+/**
+ * Where the states of streams are: on the device, or in host memory. Who has the device and has not used it for longest
+ * goes first when there is no room. One exchange at a time.
+ */
+export class Tiers {
+  /** Bytes of states on the device, in host memory, and of those that running requests may have to go back to. */
+  deviceBytes = 0;
+  hostBytes = 0;
+  savedBytes = 0;
+  swapsOut = 0;
+  swapsIn = 0;
+  /** On the device, least recently used first. */
+  readonly #residents = new Set<Member>();
+  #exchanges: Promise<void> = Promise.resolve();
+  #pending = 0;
+  #wake = () => {};
+
+  constructor(
+    readonly handle: NativeDevice,
+    readonly limits: Limits,
+  ) {}
+
+  get onDevice(): number {
+    return this.#residents.size;
+  }
+
+  /** It has the device, without waiting. */
+  place(member: Member): boolean {
+    if (member.moving) return false;
+    if (!member.core) {
+      if (this.#pending > 0 || this.deviceBytes + member.bytes > this.limits.deviceBytes) return false;
+      try {
+        this.#move(member);
+      } catch {
+        return false; // bring() makes room, or says what is wrong
+      }
+    }
+    this.#residents.delete(member);
+    this.#residents.add(member);
+    return true;
+  }
+
+  /** Brings it to the device, however long that takes. Rejects when it cannot be done; the state stays where it is. */
+  bring(member: Member): Promise<void> {
+    this.#pending++;
+    const done = this.#exchanges.then(() => this.#bring(member)).finally(() => this.#pending--);
+    this.#exchanges = done.catch((error) => failed(member.device, 'swap', error));
+    return done;
+  }
+
+  /** A stream may have become idle, or is gone: a bring() that waits looks again. */
+  changed(): void {
+    this.#wake();
+  }
+
+  /** Copies the state to host memory before what may fail halfway. */
+  async save(member: Member): Promise<{ image: Uint8Array | undefined }> {
+    const image = await imageOf(member);
+    this.savedBytes += image?.byteLength ?? 0;
+    return { image };
+  }
+
+  forget({ image }: { image: Uint8Array | undefined }): void {
+    this.savedBytes -= image?.byteLength ?? 0;
+  }
+
+  /** Goes back to a saved state, which is in host memory until the next use. */
+  restore(member: Member, { image }: { image: Uint8Array | undefined }): void {
+    this.release(member);
+    member.image = image;
+    this.hostBytes += image?.byteLength ?? 0;
+  }
+
+  /** Lets go of the state. */
+  release(member: Member): void {
+    this.hostBytes -= member.image?.byteLength ?? 0;
+    member.image = undefined;
+    const { core } = member;
+    if (!core) return;
+    member.core = undefined;
+    this.#residents.delete(member);
+    this.deviceBytes -= member.bytes;
+    native.closeStream(core.native);
+    this.changed();
+  }
+
+  async #bring(member: Member): Promise<void> {
+    const wanted = () => !member.closed && !member.core && member.front !== undefined;
+    while (wanted() && this.deviceBytes + member.bytes > this.limits.deviceBytes) {
+      const leaving = this.#leaving(member);
+      if (leaving) await this.#swapOut(leaving);
+      else await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+    while (wanted()) {
+      try {
+        this.#move(member);
+      } catch (error) {
+        const leaving = (error as InfiniError).code === 'ERR_OUT_OF_MEMORY' && this.#leaving(member);
+        if (!leaving) throw error;
+        await this.#swapOut(leaving);
+      }
+    }
+  }
+
+  /** To the device. */
+  #move(member: Member): void {
+    const { image, tokens, given, device } = member;
+    const began = begin();
+    const core = new StreamCore(
+      image
+        ? native.restoreStream(this.handle, given, tokens, image)
+        : native.createStream(this.handle, given),
+      device,
+      this.handle,
+      tokens,
+    );
+    member.core = core;
+    this.#residents.add(member);
+    this.deviceBytes += member.bytes;
+    if (!image) return;
+    member.image = undefined;
+    this.hostBytes -= image.byteLength;
+    this.swapsIn++;
+    swapped(device, began, 'in', image.byteLength, tokens);
+  }
+
+  /** And from there. */
+  async #swapOut(member: Member): Promise<void> {
+    const began = begin();
+    member.moving = true;
+    try {
+      const image = await imageOf(member);
+      if (member.closed) return;
+      this.restore(member, { image });
+      if (!image) return;
+      this.swapsOut++;
+      swapped(member.device, began, 'out', image.byteLength, member.tokens);
+    } catch (error) {
+      if (!member.closed) throw error;
+    } finally {
+      member.moving = false;
+    }
+  }
+
+  /**
+   * Who makes room for another one: who is idle, or else whose requests have not begun and are younger. Undefined while
+   * all are at work. Throws when host memory has no room for any of them.
+   */
+  #leaving(next: Member): Member | undefined {
+    const order = next.front?.order ?? 0;
+    const idle: Member[] = [];
+    const younger: Member[] = [];
+    for (const member of this.#residents) {
+      if (member.moving) continue;
+      const { front } = member;
+      if (!front) idle.push(member);
+      else if (!front.started && front.order > order) younger.push(member);
+    }
+    younger.sort((a, b) => (b.front?.order ?? 0) - (a.front?.order ?? 0));
+    const candidates = [...idle, ...younger];
+    const left = this.limits.hostBytes - this.hostBytes + (next.image?.byteLength ?? 0);
+    const leaving = candidates.find(({ imageBytes }) => imageBytes <= left);
+    if (!leaving && candidates.length > 0) throw this.#full(next.bytes);
+    return leaving;
+  }
+
+  #full(bytes: number): InfiniError {
+    const { deviceBytes, hostBytes } = this.limits;
+    return fail(
+      'ERR_OUT_OF_MEMORY',
+      `Expected room for a stream of ${bytes} bytes but ${this.deviceBytes} of deviceBytes (${deviceBytes}) and ` +
+        `${this.hostBytes} of hostBytes (${hostBytes}) are taken`,
+    );
+  }
+}
+
+/** The state as bytes; undefined for an empty stream. */
+function imageOf(member: Member): Promise<Uint8Array | undefined> {
+  const { core, imageBytes } = member;
+  if (!core || member.isEmpty) return Promise.resolve(undefined);
+  return new Promise((resolve, reject) => {
+    native.snapshot(core.native, (error) => {
+      core.end();
+      if (error) return reject(error);
+      try {
+        const image = newImage(imageBytes);
+        native.take(image);
+        resolve(image);
+      } catch (failure) {
+        reject(failure);
+      }
+    });
+    core.begin();
+  });
+}
+
+function newImage(bytes: number): Uint8Array {
+  try {
+    return new Uint8Array(bytes);
+  } catch {
+    throw fail('ERR_OUT_OF_MEMORY', `Expected ${bytes} bytes for a stream's state but the allocation failed`);
+  }
+}
