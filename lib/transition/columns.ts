@@ -18,8 +18,8 @@ export function closeColumns(all: readonly Columns[]): void {
 }
 
 /**
- * The memory [0 | I] in as many streams as it takes, after so many tokens with this z; without z, for the linear rule, an
- * empty memory of B alone.
+ * The memory [0 | I] in as many streams as it takes, after so many tokens with this z; without z, where A is the identity,
+ * an empty memory for B alone.
  */
 export function makeColumns(
   { config, ...place }: Site,

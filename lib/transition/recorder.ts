@@ -75,10 +75,10 @@ export class Recorder {
       normalizer === undefined
         ? new Float64Array(kvHeads * headDim)
         : readNormalizer(normalizer, 'options.normalizer', this.config);
-    const delta = rule === 'delta';
-    this.#before = delta ? z : null;
-    this.#start = delta ? segmentLength : 0;
-    this.#columns = makeColumns({ home, device, config: this.config }, this.#start, this.#before);
+    this.#before = rule === 'delta' ? z : null;
+    const later = rule === 'delta' && z.some((sum) => sum > 0);
+    this.#start = later ? segmentLength : 0;
+    this.#columns = makeColumns({ home, device, config: this.config }, this.#start, later ? z : null);
   }
 
   static #check(receiver: unknown, method: string): asserts receiver is Recorder {
@@ -159,20 +159,24 @@ export class Recorder {
       );
     const { tokens, config } = this;
     checkSegmentBorder('recorder', tokens, config.segmentLength);
-    const { valueDim, headDim } = config;
+    const { valueDim } = config;
     const before = this.#before;
-    const [values, identity] = [this.#columns[0], this.#columns.at(-1) as Columns];
-    const { matrix, normalizer } = values.stream.memory();
-    const rest = identity === values ? matrix : identity.stream.memory().matrix;
-    const [width, from] = [identity.to - identity.from, valueDim - identity.from];
+    const { stream, to } = this.#columns[0];
+    const { matrix, normalizer } = stream.memory();
     return {
       ...shapeOf(config),
       tokens,
-      A: before && columnsOf(rest, width, from, from + headDim),
-      B: columnsOf(matrix, values.to, 0, valueDim),
+      A: this.#start > 0 ? this.#identityColumns() : null,
+      B: columnsOf(matrix, to, 0, valueDim),
       normalizer: normalizer.map((sum, i) => sum - (before?.[i] ?? 0)),
       before: before && new Float64Array(before),
     };
+  }
+
+  /** What has become of the columns of the identity: the last ones. */
+  #identityColumns(): Float32Array {
+    const { stream, from, to } = this.#columns.at(-1) as Columns;
+    return columnsOf(stream.memory().matrix, to - from, this.config.valueDim - from, to - from);
   }
 
   /** Frees its state; pending calls reject with ERR_CLOSED. Idempotent. */

@@ -26,7 +26,7 @@ const some = (tokens: number, seed: number, shape: typeof config | typeof wide =
 
 // Closed after each test: the counts of streams are the whole process's.
 const opened: { close(): void }[] = [];
-function open(shape: StreamConfig, z = shape.headDim === config.headDim ? normalizer : undefined): Recorder {
+function open(shape: StreamConfig, z = new Float64Array(shape.heads * shape.headDim).fill(3)): Recorder {
   const recorder = device.createRecorder(shape, { normalizer: z });
   opened.push(recorder);
   return recorder;
@@ -75,7 +75,7 @@ test('goes on after an export, which is a copy', async () => {
 
 test('arrays are the callers again at once, the normalizer too', async () => {
   const input = some(8, 3);
-  const wanted = await transitionAfter(open(config), input);
+  const wanted = await transitionAfter(open(config, normalizer), input);
   const mine = normalizer.slice();
   const recorder = open(config, mine);
   mine.fill(1);
