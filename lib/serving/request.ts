@@ -67,6 +67,8 @@ export class Request implements Abortable {
   done = 0;
   /** Its pieces at work. */
   readonly jobs = new Set<Job>();
+  /** Smaller than of those that became the first of their streams later. */
+  order = 0;
   /** It has had its first turn. */
   started = false;
   /** The state is being saved before its first piece. */
@@ -88,8 +90,6 @@ export class Request implements Abortable {
     readonly member: Member,
     readonly operation: Operation,
     { operands, tokens, bytes, signal }: Asked,
-    /** Earlier requests have smaller numbers. */
-    readonly order: number,
   ) {
     this.tokens = tokens;
     this.bytes = bytes;

@@ -60,6 +60,20 @@ export class ScheduledStream {
     throw fail('ERR_INVALID_ARG_TYPE', `Expected a ScheduledStream as the receiver of ${method}`);
   }
 
+  static #ask(
+    receiver: unknown,
+    operation: 'attend' | 'retrieve',
+    input: unknown,
+    options: unknown,
+  ): Promise<Tensor> {
+    try {
+      const { core, member } = ScheduledStream.#of(receiver, operation);
+      return core.ask(member, operation, input, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
   /** The configuration with every default filled in; deeply frozen. */
   get config(): Readonly<ResolvedConfig> {
     return ScheduledStream.#of(this, 'config').member.config;
@@ -89,12 +103,12 @@ export class ScheduledStream {
    * ERR_DEVICE.
    */
   attend(input: ScheduledAttendInput, options?: ScheduledOptions): Promise<Tensor> {
-    return this.#ask('attend', input, options);
+    return ScheduledStream.#ask(this, 'attend', input, options);
   }
 
   /** A_mem alone, ungated, for any number of queries, as `MemoryStream.retrieve`. Rejects as {@link attend} does. */
   retrieve(input: ScheduledRetrieveInput, options?: ScheduledOptions): Promise<Tensor> {
-    return this.#ask('retrieve', input, options);
+    return ScheduledStream.#ask(this, 'retrieve', input, options);
   }
 
   /** As `MemoryStream.transform`. */
@@ -112,14 +126,5 @@ export class ScheduledStream {
   [Symbol.dispose](): void {
     const { core, member } = ScheduledStream.#of(this, '[Symbol.dispose]');
     core.closeMember(member);
-  }
-
-  #ask(operation: 'attend' | 'retrieve', input: unknown, options: unknown): Promise<Tensor> {
-    try {
-      const { core, member } = ScheduledStream.#of(this, operation);
-      return core.ask(member, operation, input, options);
-    } catch (error) {
-      return Promise.reject(error);
-    }
   }
 }

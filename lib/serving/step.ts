@@ -23,6 +23,7 @@ export class Steps {
   /** Requests that have had a turn and have not settled. */
   running = 0;
   #pieces = 0;
+  #order = 0;
   #scheduled = false;
 
   constructor(
@@ -32,8 +33,14 @@ export class Steps {
     readonly settled: (request: Request) => void,
   ) {}
 
-  /** The request is the first of its stream: it wants a turn. */
-  wants(request: Request): void {
+  /** The request has become the first of its stream. */
+  first(request: Request): void {
+    request.order = this.#order++;
+    this.#wants(request);
+  }
+
+  /** It wants a turn. */
+  #wants(request: Request): void {
     const { member } = request;
     this.turns.join(member, this.turns.isShort(request.tokens), this.#pieceOf(request));
     this.schedule();
@@ -96,7 +103,7 @@ export class Steps {
   #bring(member: Member): void {
     const wanted = member.front as Request;
     const again = () => {
-      if (member.front) this.wants(member.front);
+      if (member.front) this.#wants(member.front);
     };
     this.tiers.bring(member).then(again, (error) => {
       if (member.front === wanted) this.cut(wanted, error);
@@ -108,7 +115,7 @@ export class Steps {
   #prepare(request: Request): void {
     if (request.member.isEmpty) {
       request.saved = { image: undefined };
-      this.wants(request);
+      this.#wants(request);
       return;
     }
     request.preparing = true;
@@ -126,7 +133,7 @@ export class Steps {
       .then(() => {
         request.preparing = false;
         if (request.failure) this.#end(request);
-        else this.wants(request);
+        else this.#wants(request);
       });
   }
 
@@ -182,7 +189,7 @@ export class Steps {
 
   /** To the end of the line for its next piece. */
   #more(request: Request): void {
-    if (request.sent < request.tokens && request.jobs.size < piecesAtOnce) this.wants(request);
+    if (request.sent < request.tokens && request.jobs.size < piecesAtOnce) this.#wants(request);
   }
 
   #end(request: Request): void {
@@ -206,7 +213,7 @@ export class Steps {
     } else {
       request.fail(failure?.error);
     }
-    if (place === 0 && member.front) this.wants(member.front);
+    if (place === 0 && member.front) this.first(member.front);
     this.tiers.changed();
     this.settled(request);
   }

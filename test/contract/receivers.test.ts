@@ -44,8 +44,8 @@ const members = (Class: { prototype: object }) =>
 const asynchronous = ['attend', 'retrieve', 'attendBatch', 'read', 'step'];
 
 describe.each([
-  ['MemoryStream', MemoryStream, 14],
-  ['Device', Device, 8],
+  ['MemoryStream', MemoryStream, 15],
+  ['Device', Device, 9],
   ['DeviceTensor', DeviceTensor, 8],
   ['Batch', Batch, 7],
 ])('every member of %s', (_, Class, count) => {

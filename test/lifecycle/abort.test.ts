@@ -2,7 +2,17 @@ import { getEventListeners } from 'node:events';
 import { seededTest } from '../support/seeded';
 import { stateOf } from '../support/state';
 import { bytesOf } from '../support/tensors';
-import { bulkFor, huge, hugeTokens, inputFor, large, milliseconds, outcome, small, withDevice } from './calls';
+import {
+  bulkFor,
+  huge,
+  hugeTokens,
+  inputFor,
+  large,
+  milliseconds,
+  outcome,
+  small,
+  withDevice,
+} from './calls';
 
 test('a signal that has fired already: rejected, with the reason as cause, nothing changed', () =>
   withDevice(async (device) => {

@@ -1,5 +1,15 @@
 import { openTestDevice } from '../support/device';
-import { bulkFor, huge, hugeTokens, inputFor, large, milliseconds, outcome, small, withDevice } from './calls';
+import {
+  bulkFor,
+  huge,
+  hugeTokens,
+  inputFor,
+  large,
+  milliseconds,
+  outcome,
+  small,
+  withDevice,
+} from './calls';
 
 test('close rejects pending calls with ERR_CLOSED within 250 ms and frees the state', () =>
   withDevice(async (device) => {
