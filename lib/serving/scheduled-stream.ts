@@ -22,6 +22,11 @@ export interface ScheduledRetrieveInput {
 export interface ScheduledOptions {
   /** Aborts the request, wherever it is: it rejects with ABORT_ERR and the stream is as it was before it. */
   signal?: AbortSignal;
+  /**
+   * Takes the arrays' memory instead of copying it, so that a long prompt does not hold up the event loop: their buffers
+   * are detached, as by `structuredClone(..., { transfer })`. What cannot be detached is copied. Default: false.
+   */
+  transfer?: boolean;
 }
 
 // Only schedulers make these: `new ScheduledStream()` by anyone else has no key.
@@ -96,7 +101,7 @@ export class ScheduledStream {
 
   /**
    * Appends tokens and returns their outputs, `[tokens, heads, valueDim]`, as `MemoryStream.attend`: in call order, all
-   * or nothing. The arrays are copied before this returns and are the caller's again at once.
+   * or nothing. The arrays are copied before this returns and are the caller's again at once (or `transfer` gives them away).
    *
    * Never throws; rejects with ERR_CLOSED, ERR_INVALID_ARG_TYPE (device tensors too), ERR_DTYPE, ERR_SHAPE, ABORT_ERR,
    * ERR_BUSY (no room in the queue), ERR_OUT_OF_MEMORY (nor for the state, or for the result), ERR_NON_FINITE or

@@ -2,7 +2,7 @@ import { type Device, ScheduledStream, type StreamConfig, StreamScheduler } from
 import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow } from '../support/failures';
 import { Rng } from '../support/rng';
-import { config, inputFor, Twins } from './support';
+import { config, expectSame, inputFor, Twins } from './support';
 
 let device: Device;
 beforeEach(() => {
@@ -112,6 +112,47 @@ test('arrays are the caller’s again at once, and requests of a stream are in o
   await Promise.all(results);
   expect(settled).toEqual([0, 1, 2, 3, 4]);
   expect([stream.tokens, twin.tokens]).toEqual([86, 86]);
+});
+
+test('transfer takes the memory of the arrays; what cannot be taken is copied', async () => {
+  using scheduler = new StreamScheduler(device, { maxBatchTokens: 8 });
+  const { stream, alone } = new Twins(device, scheduler.createStream(config));
+  const input = inputFor(stream, 21, rng);
+  const all = new Float32Array(3 * input.q.length);
+  const part = (i: number, array: ArrayLike<number>) => {
+    all.set(array, i * input.q.length);
+    return all.subarray(i * input.q.length, (i + 1) * input.q.length);
+  };
+  const views = { q: part(0, input.q), k: part(1, input.k), v: part(2, input.v) };
+  const shared = new Float32Array(new SharedArrayBuffer(4 * input.k.length));
+  shared.set(input.k);
+  const own = { q: input.q.slice(), k: shared, v: input.v.slice() };
+  const buffer = new Float32Array(device.hostBuffer(4 * input.q.length));
+  buffer.set(input.q);
+  const transfer = true;
+  const found = [
+    stream.attend(views, { transfer }),
+    stream.attend(own, { transfer }),
+    stream.retrieve({ q: buffer }, { transfer }),
+  ];
+  expect([views.q, views.k, views.v, all].map(({ length }) => length)).toEqual([0, 0, 0, 0]);
+  const length = input.q.length;
+  expect([own.q, own.k, own.v, buffer].map((array) => array.length)).toEqual([
+    length,
+    length,
+    length,
+    length,
+  ]);
+  const wanted = [alone.attend(input), alone.attend(input), alone.retrieve({ q: input.q })];
+  for (const [i, one] of found.entries()) expectSame(await one, await wanted[i]);
+  for (const wrong of [1, null, 'yes'])
+    await expectReject(() => stream.attend(input, { transfer: wrong as never }), {
+      code: 'ERR_INVALID_ARG_TYPE',
+    });
+  await expectReject(() => stream.attend({ ...input, v: input.v.subarray(1) }, { transfer }), {
+    code: 'ERR_SHAPE',
+  });
+  expect(input.q.length).toBe(length);
 });
 
 test('wrong arguments and device tensors are refused, and change nothing', async () => {
