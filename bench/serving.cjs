@@ -5,7 +5,6 @@
 
 const os = require('node:os');
 const { parseArgs } = require('node:util');
-const { openDevice, StreamScheduler } = require('..');
 
 const defaults = {
   streams: '1,64,512',
@@ -144,7 +143,7 @@ async function verify(device, config, clients, inputs, check) {
 }
 
 /** Every client sends its next token when it has the last one's output; a prefill runs beside them again and again. */
-async function measureLatency(device, options, count, beside, check) {
+async function measureLatency({ device, StreamScheduler }, options, count, beside, check) {
   const { config, seconds, prefill, maxBatchTokens } = options;
   const inputs = makeInputs(config, 2 * config.segmentLength);
   const scheduler = new StreamScheduler(device, { maxBatchTokens });
@@ -200,7 +199,7 @@ async function measureLatency(device, options, count, beside, check) {
 }
 
 /** The same tokens once through the scheduler, on several streams at a time, and once on one stream alone. */
-async function measureThroughput(device, options, what, count, check) {
+async function measureThroughput({ device, StreamScheduler }, options, what, count, check) {
   const { config, rounds, maxBatchTokens } = options;
   const { segmentLength } = config;
   const piece = what === 'prefill' ? 4 * segmentLength : 1;
@@ -273,19 +272,20 @@ function inWords({ machine, latency, throughput }) {
 }
 
 /** Throws, and gives no time, when a result is not that of the stream alone. */
-async function measure(options) {
+async function measure(options, { openDevice, StreamScheduler } = require('..')) {
   const device = openDevice(options.device);
+  const place = { device, StreamScheduler };
   try {
     const check = { exact: device.info.backend === 'cpu', dtype: options.config.dtype };
     const latency = [];
     for (const count of options.streams) {
       for (const beside of [false, true])
-        latency.push(await measureLatency(device, options, count, beside, check));
+        latency.push(await measureLatency(place, options, count, beside, check));
     }
     const throughput = [];
     for (const work of ['prefill', 'one token']) {
       for (const count of options.streams.filter((many) => many <= 64))
-        throughput.push(await measureThroughput(device, options, work, count, check));
+        throughput.push(await measureThroughput(place, options, work, count, check));
     }
     const { seconds, rounds, prefill, maxBatchTokens, config } = options;
     const machine = { device: device.info, cores: os.availableParallelism(), node: process.version };

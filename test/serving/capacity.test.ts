@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import path from 'node:path';
 import { type Device, openDevice, type StreamConfig } from '../../lib';
 import { DEVICE_ID, emulated, onCuda, openTestDevice } from '../support/device';
@@ -59,7 +59,6 @@ const reallyOnGpu = onCuda && !emulated;
   () => {
     const size = emulated ? { heads: 4, headDim: 64 } : { heads: 16, headDim: 256 }; // nearly all of it in the memory, which is touched
     const program = `
-    const device = require(${JSON.stringify(root)}).openDevice(${JSON.stringify(DEVICE_ID)});
     const config = { ...${JSON.stringify(size)}, segmentLength: ${emulated ? 1024 : 1} };
     const said = device.capacity(config);
     const streams = [];
@@ -67,17 +66,22 @@ const reallyOnGpu = onCuda && !emulated;
     try { while (streams.length < 2 * said + 10) streams.push(device.createStream(config)); } catch (error) { code = error.code; }
     console.log(JSON.stringify({ said, made: streams.length, left: device.capacity(config), code }));
   `;
-    const { stdout, stderr } = spawnSync(
-      'sh',
-      ['-c', `${emulated ? '' : 'ulimit -v 4000000; '}exec "$0" -e "$1"`, process.execPath, program],
-      {
-        encoding: 'utf8',
-        timeout: 60_000,
-        env: { ...process.env, ...(emulated && { INFINI_EMULATED_MEMORY: String(64 << 20) }) },
-      },
+    const open = `const device = require(${JSON.stringify(root)}).openDevice(${JSON.stringify(DEVICE_ID)});`;
+    const env = { ...process.env, ...(emulated && { INFINI_EMULATED_MEMORY: String(64 << 20) }) };
+    const run = (source: string, limit: string) =>
+      JSON.parse(
+        execFileSync('sh', ['-c', `${limit} exec "$0" -e "$1"`, process.execPath, open + source], {
+          encoding: 'utf8',
+          timeout: 60_000,
+          env,
+        }),
+      );
+    const pages = run(
+      "console.log(require('node:fs').readFileSync('/proc/self/statm', 'utf8').split(' ')[0]);",
+      '',
     );
-    expect(stderr).toBe('');
-    const { said, made, left, code } = JSON.parse(stdout);
+    const limit = emulated ? '' : `ulimit -v ${4 * pages + 1_000_000};`; // KB
+    const { said, made, left, code } = run(program, limit);
     expect(code).toBe('ERR_OUT_OF_MEMORY');
     expect(said).toBeGreaterThan(10);
     expect(made).toBeGreaterThanOrEqual(0.8 * said);
