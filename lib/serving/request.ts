@@ -90,8 +90,10 @@ export class Request implements Abortable {
   done = 0;
   /** Its pieces at work. */
   readonly jobs = new Set<Job>();
-  /** Smaller than of those that became the first of their streams later. */
+  /** Smaller than of those that became the first of their streams, or had to leave the device, later. */
   order = 0;
+  /** It was brought to the device and has had no piece done since. */
+  fresh = false;
   /** It has had its first turn. */
   started = false;
   /** The state is being saved before its first piece. */

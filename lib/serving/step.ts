@@ -23,7 +23,6 @@ export class Steps {
   /** Requests that have had a turn and have not settled. */
   running = 0;
   #pieces = 0;
-  #order = 0;
   #scheduled = false;
 
   constructor(
@@ -35,7 +34,7 @@ export class Steps {
 
   /** The request has become the first of its stream. */
   first(request: Request): void {
-    request.order = this.#order++;
+    request.order = this.tiers.nextOrder++;
     this.#wants(request);
   }
 
@@ -113,7 +112,7 @@ export class Steps {
 
   /** Not now: what it may have to go back to is saved first. */
   #prepare(request: Request): void {
-    if (request.member.isEmpty) {
+    if (request.member.tokens === 0) {
       request.saved = { image: undefined };
       this.#wants(request);
       return;
@@ -157,6 +156,7 @@ export class Steps {
     const over = (error?: { error: unknown }) => {
       this.turns.end(short, tokens);
       request.jobs.delete(job);
+      request.fresh = false;
       if (error) this.#fail(request, shifted(error.error, sent));
       else request.done += tokens;
       this.#go(request);
@@ -183,6 +183,7 @@ export class Steps {
   /** A piece is over: the request goes on, or ends with its last one. */
   #go(request: Request): void {
     this.schedule();
+    this.tiers.changed();
     if (request.done === request.tokens || (request.failure && request.jobs.size === 0)) this.#end(request);
     else if (!request.failure) this.#more(request);
   }

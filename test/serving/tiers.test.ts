@@ -113,22 +113,69 @@ test('a request that finds neither budget free is refused alone, and served when
   for (const one of [a, b]) await one.compare(rng);
 });
 
-test('a request that waits for room can be aborted or closed, and the others go on', async () => {
+test('a long prompt has the device in turns: others do not wait for its end', async () => {
   using scheduler = new StreamScheduler(device, { deviceBytes: bytes, maxBatchTokens: 8 });
-  const [a, b, c, d] = [0, 1, 2, 3].map(() => new Twins(device, scheduler.createStream(config)));
-  await a.attend(3, rng);
-  const long = a.attend(400, rng);
-  while (scheduler.stats().running === 0) await new Promise(setImmediate);
-  const stop = new AbortController();
-  const aborted = b.stream.attend(inputFor(b.stream, 1, rng), { signal: stop.signal });
-  const closed = token(c.stream);
-  const served = d.attend(2, rng);
-  for (let i = 0; i < 3; i++) await new Promise(setImmediate);
-  stop.abort();
-  c.stream.close();
-  await expectReject(() => aborted, { code: 'ABORT_ERR' });
-  await expectReject(() => closed, { code: 'ERR_CLOSED' });
-  await Promise.all([long, served]);
-  await b.attend(1, rng);
+  const [prompt, other, chat] = [0, 1, 2].map(() => new Twins(device, scheduler.createStream(config)));
+  for (const one of [prompt, chat]) await one.attend(3, rng);
+  const before = scheduler.stats().swapsOut;
+  const finished: string[] = [];
+  const asked = [
+    prompt.attend(400, rng).then(() => finished.push('prompt')),
+    other.attend(40, rng).then(() => finished.push('other')),
+  ];
+  for (let i = 0; i < 5; i++) asked.push(chat.attend(1, rng).then(() => finished.push('token')));
+  await Promise.all(asked);
+  expect(finished).toHaveLength(7);
+  expect(finished.slice(-1)).toEqual(['prompt']);
+  expect(scheduler.stats().swapsOut - before).toBeGreaterThan(10);
+  for (const one of [prompt, other, chat]) await one.compare(rng);
+});
+
+test('a prompt that fails after it had to leave goes back to where it began', async () => {
+  using scheduler = new StreamScheduler(device, { deviceBytes: bytes, maxBatchTokens: 8 });
+  const [prompt, chat] = [0, 1].map(() => new Twins(device, scheduler.createStream(config)));
+  for (const before of [0, 5, 21]) {
+    if (before > 0) await prompt.attend(before - prompt.stream.tokens, rng);
+    const input = inputFor(prompt.stream, 200, rng);
+    input.k[199 * 16] = Number.NaN;
+    const failing = prompt.stream.attend(input);
+    const { swapsOut } = scheduler.stats();
+    const tokens = Array.from({ length: 4 }, () => chat.attend(1, rng));
+    await expectReject(() => failing, { code: 'ERR_NON_FINITE', tensor: 'k', token: 199 });
+    await Promise.all(tokens);
+    expect(scheduler.stats().swapsOut).toBeGreaterThan(swapsOut + 2);
+    expect(scheduler.stats().savedBytes).toBe(0);
+    expect(prompt.stream.tokens).toBe(before);
+  }
+  for (const one of [prompt, chat]) await one.compare(rng);
+});
+
+test('a request that waits for room can be aborted or closed at any moment, and the others go on', async () => {
+  using scheduler = new StreamScheduler(device, { deviceBytes: bytes, maxBatchTokens: 8 });
+  const [a, b, d] = [0, 1, 2].map(() => new Twins(device, scheduler.createStream(config)));
+  let [aborted, closed] = [0, 0];
+  for (let turns = 0; turns < 10; turns++) {
+    const c = scheduler.createStream(config);
+    const others = [a.attend(60, rng), d.attend(2, rng)];
+    const stop = new AbortController();
+    const input = inputFor(b.stream, 3, rng);
+    const cut = b.stream.attend(input, { signal: stop.signal }).then(
+      () => b.alone.attend(input),
+      (error) => {
+        expect(error.code).toBe('ABORT_ERR');
+        aborted++;
+      },
+    );
+    const gone = token(c).catch((error) => {
+      expect(error.code).toBe('ERR_CLOSED');
+      closed++;
+    });
+    for (let i = 0; i < turns; i++) await new Promise(setImmediate);
+    stop.abort();
+    c.close();
+    await Promise.all([...others, cut, gone]);
+  }
+  expect(aborted).toBeGreaterThan(0);
+  expect(closed).toBeGreaterThan(0);
   for (const one of [a, b, d]) await one.compare(rng);
 });
