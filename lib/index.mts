@@ -10,5 +10,7 @@ export {
   MemoryStream,
   Model,
   openDevice,
+  ScheduledStream,
   Session,
+  StreamScheduler,
 } from './index.js';

@@ -46,6 +46,11 @@ const typedUsage = `
     return finish + model.config.rule + session.logits().length;
   }
   loadModel('models/mine', { device }).then(speak);
+  using scheduler: StreamScheduler = new StreamScheduler(device, { whenFull: 'reject' });
+  const scheduled: ScheduledStream = scheduler.createStream({ heads: 1, headDim: 2 });
+  const { readable, writable }: AttendTransform = scheduled.transform();
+  readable.pipeTo(new WritableStream<Tensor>()).then(() => console.log(scheduler.stats().queued, writable.locked));
+  diagnostics.subscribe('infini-stream:attend', (event) => console.log((event as AttendEvent).milliseconds));
 `;
 
 /** Runs a file in the user's folder; only the prebuild may be loaded. */
@@ -115,7 +120,7 @@ describe('the published package', () => {
     `;
     writeFileSync(join(user, 'one.mjs'), script);
     expect(runThere('one.mjs').trim()).toBe(
-      'true Batch,Device,DeviceTensor,MemoryStream,Model,Session,listDevices,loadModel,openDevice',
+      'true Batch,Device,DeviceTensor,MemoryStream,Model,ScheduledStream,Session,StreamScheduler,listDevices,loadModel,openDevice',
     );
   });
 
@@ -129,8 +134,13 @@ describe('the published package', () => {
   });
 
   test('has types for TypeScript users of both module systems', () => {
-    const types = 'Batch, Device, DeviceTensor, Generated, InfiniError, MemoryStream, Model, Session, Tensor';
-    const importLine = `import { loadModel, openDevice, ${types.replace(/\w+/g, 'type $&')} } from 'infini-stream';`;
+    const types =
+      'AttendEvent, AttendTransform, Batch, Device, DeviceTensor, Generated, InfiniError, MemoryStream, Model, ' +
+      'ScheduledStream, Session, Tensor';
+    const importLine = `
+      import diagnostics from 'node:diagnostics_channel';
+      import { WritableStream } from 'node:stream/web';
+      import { loadModel, openDevice, StreamScheduler, ${types.replace(/\w+/g, 'type $&')} } from 'infini-stream';`;
     for (const file of ['typed.mts', 'typed.cts']) writeFileSync(join(user, file), importLine + typedUsage);
     const roots = ['--typeRoots', join(root, 'node_modules/@types'), '--types', 'node'];
     const options = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,esnext.disposable'];
