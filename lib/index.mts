@@ -15,8 +15,14 @@ export {
   Model,
   mergeStreams,
   openDevice,
+<<<<<<< HEAD
   Recorder,
   Session,
   saveSession,
   saveStream,
+=======
+  ScheduledStream,
+  Session,
+  StreamScheduler,
+>>>>>>> w-sched-1430
 } from './index.js';
