@@ -42,5 +42,7 @@ const all = fs
 const ours = all.filter((text) => text.includes('infini_stream.node'));
 fs.rmSync(reports, { recursive: true });
 for (const text of ours) process.stderr.write(`${text}\n`);
-process.stderr.write(`ThreadSanitizer: ${ours.length} reports of the addon, ${all.length - ours.length} inside Node\n`);
+process.stderr.write(
+  `ThreadSanitizer: ${ours.length} reports of the addon, ${all.length - ours.length} inside Node\n`,
+);
 process.exit(ours.length > 0 ? 1 : (status ?? 1));

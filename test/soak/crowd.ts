@@ -1,4 +1,5 @@
 import type { Device, DType, StreamConfig } from '../../lib';
+import type { InfiniError } from '../../lib/errors';
 import { openTestDevice } from '../support/device';
 import type { Rng } from '../support/rng';
 import { Witness } from './witness';
@@ -11,6 +12,8 @@ export class Crowd {
   readonly devices: Device[];
   readonly members: Witness[] = [];
   readonly outcomes: Record<string, number> = {};
+  /** Errors that any call may meet. */
+  mayFail: (error: unknown) => boolean = () => false;
   readonly #configs: StreamConfig[];
   readonly #pending = new Set<Promise<unknown>>();
 
@@ -53,8 +56,22 @@ export class Crowd {
     return [first, ...others.slice(start, start + this.rng.int(0, most - 1))];
   }
 
+  /** An error of a valid call must have one of these codes, or be one that may come at any time. */
+  judge(what: string, error: unknown, excused: readonly string[] = []): void {
+    const { code } = error as InfiniError;
+    if (!excused.includes(code) && !this.mayFail(error))
+      throw new Error(`a valid ${what} failed`, { cause: error });
+    this.count(code);
+  }
+
   /** Follows a call to its end. An error must be one of the `excused`, at that time. */
-  follow<T>(what: string, call: Promise<T>, done: (value: T) => void, failed: () => void, excused: () => string[]): void {
+  follow<T>(
+    what: string,
+    call: Promise<T>,
+    done: (value: T) => void,
+    failed: () => void,
+    excused: () => string[],
+  ): void {
     const watched = call
       .then(
         (value) => {
@@ -62,8 +79,7 @@ export class Crowd {
           done(value);
         },
         (error) => {
-          if (!excused().includes(error?.code)) throw new Error(`a valid ${what} failed`, { cause: error });
-          this.count(error.code);
+          this.judge(what, error, excused());
           failed();
         },
       )

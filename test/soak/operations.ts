@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs';
 import path from 'node:path';
 import { loadStream, saveStream, type Tensor } from '../../lib';
+import type { Rng } from '../support/rng';
 import type { Crowd } from './crowd';
 import type { Input, Witness } from './witness';
 
@@ -31,7 +32,11 @@ function attend(crowd: Crowd): void {
   const { signal } = controller;
   if (rng.uniform() < 0.25) {
     const abort = () => controller.abort();
-    rng.pick<() => unknown>([() => queueMicrotask(abort), () => setImmediate(abort), () => setTimeout(abort, rng.int(0, 5))])();
+    rng.pick<() => unknown>([
+      () => queueMicrotask(abort),
+      () => setImmediate(abort),
+      () => setTimeout(abort, rng.int(0, 5)),
+    ])();
   }
   const enter = member.enter('attend', seed, tokens);
   const excused = () => [...closedOnly(member)(), ...(signal.aborted ? ['ABORT_ERR'] : [])];
@@ -44,7 +49,8 @@ function attendSync(crowd: Crowd): void {
   const member = roomy(crowd, tokens);
   if (!member || member.pending > 0) return;
   const seed = newSeed(crowd);
-  member.enter('attend', seed, tokens)(member.stream.attendSync(member.input(seed, tokens)));
+  const output = member.stream.attendSync(member.input(seed, tokens));
+  member.enter('attend', seed, tokens)(output);
   crowd.count('attendSync');
 }
 
@@ -105,14 +111,18 @@ function attendBatch(crowd: Crowd): void {
         enter(result.value as Tensor);
         continue;
       }
-      const { code } = result.reason;
-      if (!(code === 'ERR_CLOSED' && member.closed) && !(code === 'ABORT_ERR' && controller.signal.aborted))
-        throw new Error('a valid entry of a batch failed', { cause: result.reason });
-      crowd.count(code);
+      const aborted = controller.signal.aborted ? ['ABORT_ERR'] : [];
+      crowd.judge('entry of a batch', result.reason, [...closedOnly(member)(), ...aborted]);
       enter(null);
     }
   };
-  crowd.follow('attendBatch', batch, done, () => {}, () => []);
+  crowd.follow(
+    'attendBatch',
+    batch,
+    done,
+    () => {},
+    () => [],
+  );
 }
 
 /** Some steps of a prepared batch, which may be closed before they are done. */
@@ -145,7 +155,10 @@ function steps(crowd: Crowd): void {
 
 function pack(rows: Tensor[]): Tensor {
   const { length } = rows[0];
-  const packed = rows[0] instanceof Uint16Array ? new Uint16Array(length * rows.length) : new Float32Array(length * rows.length);
+  const packed =
+    rows[0] instanceof Uint16Array
+      ? new Uint16Array(length * rows.length)
+      : new Float32Array(length * rows.length);
   for (const [i, row] of rows.entries()) packed.set(row, i * length);
   return packed;
 }
@@ -159,15 +172,21 @@ function fork(crowd: Crowd): void {
 }
 
 /** Whoever comes back takes some other's place; if its device was closed meanwhile, nobody comes. */
-function comeBack(crowd: Crowd, kind: string, revive: (member: Witness, file: () => string) => ReturnType<typeof loadStream>): void {
+function comeBack(
+  crowd: Crowd,
+  kind: string,
+  revive: (member: Witness, file: () => string) => ReturnType<typeof loadStream>,
+): void {
   const member = crowd.rng.pick(crowd.members);
   const { device, history } = member;
+  member.pending++; // a snapshot is a call
   const files: string[] = [];
   const file = () => {
     files.push(path.join(folder, `${names++}`));
     return files[0];
   };
   const gone = () => {
+    member.pending--;
     for (const each of files) rmSync(each, { force: true });
   };
   const done = (stream: Awaited<ReturnType<typeof loadStream>>) => {
@@ -202,17 +221,34 @@ function close(crowd: Crowd): void {
   crowd.count('close');
 }
 
-/** Drawn by weight. */
-export const OPERATIONS: readonly [weight: number, name: string, run: (crowd: Crowd) => void][] = [
-  [40, 'attend', attend],
-  [15, 'attendSync', attendSync],
-  [4, 'attend in tensors', attendInTensors],
-  [10, 'retrieve', retrieve],
-  [5, 'attendBatch', attendBatch],
-  [4, 'steps', steps],
-  [5, 'fork', fork],
-  [5, 'restore', restore],
-  [0.5, 'load', load],
-  [2, 'close', close],
-  [0.02, 'close device', (crowd) => crowd.closeDevice()],
+export interface Operation {
+  weight: number;
+  name: string;
+  run: (crowd: Crowd) => void;
+}
+
+export const OPERATIONS: readonly Operation[] = [
+  { weight: 40, name: 'attend', run: attend },
+  { weight: 15, name: 'attendSync', run: attendSync },
+  { weight: 4, name: 'attend in tensors', run: attendInTensors },
+  { weight: 10, name: 'retrieve', run: retrieve },
+  { weight: 5, name: 'attendBatch', run: attendBatch },
+  { weight: 4, name: 'steps', run: steps },
+  { weight: 5, name: 'fork', run: fork },
+  { weight: 5, name: 'restore', run: restore },
+  { weight: 0.5, name: 'load', run: load },
+  { weight: 2, name: 'close', run: close },
+  { weight: 0.02, name: 'close device', run: (crowd) => crowd.closeDevice() },
 ];
+
+export function draw(rng: Rng, operations: readonly Operation[]): Operation {
+  let dice = rng.uniform(
+    0,
+    operations.reduce((sum, { weight }) => sum + weight, 0),
+  );
+  for (const operation of operations) {
+    dice -= operation.weight;
+    if (dice < 0) return operation;
+  }
+  return operations[0];
+}

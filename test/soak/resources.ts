@@ -29,8 +29,7 @@ export function expectFlat(samples: readonly Sample[], sanitized: boolean): Reco
   for (const key of ['rss', 'files', 'threads', 'handles'] as const) {
     growth[key] = median(last.map((each) => each[key])) - median(middle.map((each) => each[key]));
     const allowed = key === 'rss' ? (sanitized ? Number.POSITIVE_INFINITY : NOISE) : 0;
-    if (growth[key] > allowed)
-      throw new Error(`${key} grew: ${samples.map((each) => each[key]).join(' ')}`);
+    if (growth[key] > allowed) throw new Error(`${key} grew: ${samples.map((each) => each[key]).join(' ')}`);
   }
   return growth;
 }

@@ -8,9 +8,10 @@ import { emulated } from '../support/device';
 import { OperationLog } from '../support/operation-log';
 import { Rng } from '../support/rng';
 import { Crowd } from './crowd';
-import { OPERATIONS, useFolder } from './operations';
+import { draw, OPERATIONS, useFolder } from './operations';
 import { expectFlat, type Sample, sample } from './resources';
-import { startWorker, terminateWorkers } from './workers';
+import { rest, turn } from './rest';
+import { startWorker } from './workers';
 
 const MOST_PENDING = 60;
 /** So often, in operations and in times in all, everything comes to rest and is looked at. */
@@ -29,69 +30,36 @@ function fail(error: unknown): never {
 process.on('uncaughtException', fail);
 process.on('unhandledRejection', fail);
 
-const turn = () => new Promise((resolve) => setImmediate(resolve));
-
-/** Nothing is under way: what there is must be what was made, and what it was given. */
-async function rest(crowd: Crowd, share: number): Promise<Sample> {
-  await crowd.settle();
-  await terminateWorkers();
-  for (const member of crowd.members) {
-    if (!member.settled) throw new Error(`a call was lost: ${member.describe()}`);
-    if (crowd.rng.uniform() < share) {
-      await member.verify();
-      crowd.count('verified');
-    }
-  }
-  await expectNothingKept(crowd);
-  return sample();
-}
-
-/** What was forgotten is collected, what was closed is gone: only the members are left, and no call. */
-async function expectNothingKept(crowd: Crowd): Promise<void> {
-  const wanted = {
-    streams: crowd.members.length,
-    streamBytes: crowd.members.reduce((sum, { stream }) => sum + stream.byteLength, 0),
-    scratchBytes: 0,
-    stagingBytes: 0,
-    tensorBytes: 0,
-    pendingCalls: 0,
-  };
-  for (let patience = 200; ; patience--) {
-    globalThis.gc?.();
-    for (let i = 0; i < 5; i++) await turn();
-    const stats = crowd.devices[0].stats();
-    const kept = (Object.keys(wanted) as (keyof typeof wanted)[]).filter((key) => stats[key] !== wanted[key]);
-    if (kept.length === 0) return;
-    if (patience === 0) throw new Error(`${kept} are kept: ${inspect(stats)} instead of ${inspect(wanted)}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
-
 async function soak(): Promise<void> {
   useFolder(folder);
   const crowd = new Crowd(new Rng(seed), streams);
-  const total = OPERATIONS.reduce((sum, [weight]) => sum + weight, 0);
   const samples: Sample[] = [];
   const end = Date.now() + seconds * 1000;
   let index = 0;
   while (Date.now() < end || samples.length < LEAST_ROUNDS) {
     // Its own generator: what operation 1234 does depends on earlier ones as little as can be.
     crowd.rng = new Rng(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index, 0x85ebca6b));
-    let dice = crowd.rng.uniform(0, total);
-    const [, name, run] = OPERATIONS.find(([weight]) => (dice -= weight) < 0) ?? OPERATIONS[0];
+    const { name, run } = draw(crowd.rng, OPERATIONS);
     log.record(index, name);
     run(crowd);
     index++;
-    if (index % (ROUND / 4) === 0) startWorker(emulated ? 20 : 300);
+    if (index % (ROUND / 4) === 0) {
+      startWorker(emulated ? 20 : 300);
+      crowd.count('terminated workers');
+    }
     if (crowd.pending > MOST_PENDING) await crowd.settle();
     else if (crowd.rng.uniform() < 0.2) await turn();
-    if (index % ROUND === 0) samples.push(await rest(crowd, 0.2));
+    if (index % ROUND > 0) continue;
+    await rest(crowd, 0.2);
+    samples.push(sample());
   }
   await rest(crowd, 1);
   const growth = expectFlat(samples, process.env.INFINI_STREAM_SANITIZED !== undefined);
   const last = samples[samples.length - 1];
   for (const device of crowd.devices) device.close();
-  process.stdout.write(`${JSON.stringify({ operations: index, rounds: samples.length, growth, last, ...crowd.outcomes })}\n`);
+  process.stdout.write(
+    `${JSON.stringify({ operations: index, rounds: samples.length, growth, last, ...crowd.outcomes })}\n`,
+  );
   log.close();
 }
 

@@ -116,7 +116,9 @@ export class Witness {
   }
 
   describe(): string {
-    const calls = this.#history.map(({ kind, tokens, result }) => `${result === null ? '-' : ''}${kind[0]}${tokens}`);
+    const calls = this.#history.map(
+      ({ kind, tokens, result }) => `${result === null ? '-' : ''}${kind[0]}${tokens}`,
+    );
     return `${JSON.stringify(this.stream.config)} after ${calls.join(' ')}`;
   }
 
@@ -130,7 +132,8 @@ function fill(array: Tensor, dtype: ResolvedConfig['dtype'], rng: Rng): Tensor {
   for (let i = 0; i < array.length; i++) {
     const bits = rng.bits();
     if (dtype === 'float32') array[i] = (bits / 2 ** 31 - 1) * 2;
-    else if (dtype === 'float16') array[i] = (bits & 0x83ff) | 0x3800; // 0.5 to 1, of both signs
+    else if (dtype === 'float16')
+      array[i] = (bits & 0x83ff) | 0x3800; // 0.5 to 1, of both signs
     else array[i] = (bits & 0x80ff) | 0x3f00; // 0.5 to 2
   }
   return array;
@@ -147,4 +150,4 @@ function join(parts: Tensor[]): Tensor {
   return joined;
 }
 
-const hash = (array: Tensor): string => createHash('sha1').update(bytesOf(array)).digest('latin1');
+const hash = (array: Tensor): string => createHash('sha1').update(bytesOf(array)).digest('base64');

@@ -12,10 +12,15 @@ async function work(stream) {
   const few = new Float32Array(2 * headDim).fill(0.25);
   const many = new Float32Array(2 * headDim * workerData.tokens).fill(0.25);
   for (;;) {
-    stream.attendSync({ q: few, k: few, v: few });
-    const long = stream.attend({ q: many, k: many, v: many });
-    const snapshot = stream.snapshot();
-    await Promise.all([long, snapshot, stream.retrieve({ q: many })]);
+    try {
+      stream.attendSync({ q: few, k: few, v: few });
+      const long = stream.attend({ q: many, k: many, v: many });
+      const snapshot = stream.snapshot();
+      await Promise.all([long, snapshot, stream.retrieve({ q: many })]);
+    } catch (error) {
+      if (error.code !== workerData.excused) throw error;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
   }
 }
 

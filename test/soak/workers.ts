@@ -5,13 +5,16 @@ import { DEVICE_ID } from '../support/device';
 const workers = new Map<Worker, Promise<unknown>>();
 
 /** A thread with streams of its own, which are at work when it is terminated. */
-export function startWorker(tokens: number): void {
-  const worker = new Worker(path.join(__dirname, 'worker.cjs'), { workerData: { device: DEVICE_ID, tokens } });
+export function startWorker(tokens: number, excused?: string): Promise<unknown> {
+  const worker = new Worker(path.join(__dirname, 'worker.cjs'), {
+    workerData: { device: DEVICE_ID, tokens, excused },
+  });
   const atWork = new Promise((resolve, reject) => {
     worker.once('message', resolve);
     worker.once('error', reject);
   });
   workers.set(worker, atWork);
+  return atWork;
 }
 
 /** In the middle of its work. */
