@@ -64,6 +64,8 @@ Napi::Value attend_many(const Napi::CallbackInfo& info) {
     Napi::Array results = Napi::Array::New(info.Env(), count);
     std::vector<Environment::Submission> submissions;
     std::vector<uint32_t> indices;
+    submissions.reserve(count);  // an entry is in both or in none
+    indices.reserve(count);
     StreamHandle* handle = nullptr;
     for (uint32_t i = 0; i < count; ++i) {
       const Napi::Array entry = entries.Get(i).As<Napi::Array>();

@@ -59,7 +59,7 @@ function openAndClose(crowd: Crowd): void {
     member.stream.retrieve({ q: input.q }),
   ];
   for (const call of calls)
-    crowd.follow(
+    crowd.follow<unknown>(
       'call of a closed device',
       call,
       () => {},

@@ -18,7 +18,7 @@ export function sample(): Sample {
 }
 
 /** Fragments of the heap and pages of V8 come and go. */
-const NOISE = 24 * 2 ** 20;
+const NOISE = 48 * 2 ** 20;
 
 /** Throws when the process grew: the first third is warm-up, the last third must be as the middle one. */
 export function expectFlat(samples: readonly Sample[], sanitized: boolean): Record<string, number> {

@@ -111,8 +111,9 @@ export class Witness {
     }
     attend();
     const [one, other] = [await this.stream.snapshot(), await twin.snapshot()];
-    if (this.stream.tokens !== twin.tokens || !bytesOf(one).equals(bytesOf(other)))
-      throw new Error(`a state differs: ${this.describe()}`);
+    if (this.stream.tokens !== twin.tokens)
+      throw new Error(`${this.stream.tokens} tokens instead of ${twin.tokens}: ${this.describe()}`);
+    if (!bytesOf(one).equals(bytesOf(other))) throw new Error(`a state differs: ${this.describe()}`);
   }
 
   describe(): string {
