@@ -15,14 +15,10 @@ export {
   Model,
   mergeStreams,
   openDevice,
-<<<<<<< HEAD
   Recorder,
-  Session,
-  saveSession,
-  saveStream,
-=======
   ScheduledStream,
   Session,
   StreamScheduler,
->>>>>>> w-sched-1430
+  saveSession,
+  saveStream,
 } from './index.js';
