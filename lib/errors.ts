@@ -16,7 +16,10 @@ export const errorClasses = {
   ERR_OUT_OF_MEMORY: Error,
   /** The stream, tensor, batch or device is closed. */
   ERR_CLOSED: Error,
-  /** An asynchronous call on this stream is pending, or one that uses this tensor; or a stream or tensor occurs twice. */
+  /**
+   * An asynchronous call on this stream is pending, or one that uses this tensor; or a stream or tensor occurs twice; or a
+   * scheduler has no room for a request or a stream.
+   */
   ERR_BUSY: Error,
   /** The call's AbortSignal fired; `cause` is the signal's reason. */
   ABORT_ERR: Error,

@@ -16,6 +16,7 @@ type Attend = (input: AttendInput, options: AttendOptions) => Promise<Tensor>;
  */
 export function makeTransform(attend: Attend): AttendTransform {
   const stop = new AbortController();
+  let input: WritableStreamDefaultController;
   let output: ReadableStreamDefaultController<Tensor>;
   let wanted: () => void = () => {};
 
@@ -29,6 +30,7 @@ export function makeTransform(attend: Attend): AttendTransform {
     cancel(reason) {
       wanted();
       stop.abort(reason);
+      input.error(reason);
     },
   });
 
@@ -47,12 +49,13 @@ export function makeTransform(attend: Attend): AttendTransform {
         wanted();
         stop.abort(signal.reason);
       });
-      stop.signal.addEventListener('abort', () => controller.error(stop.signal.reason));
+      input = controller;
     },
-    async write(input) {
+    async write(chunk) {
       try {
         await room();
-        output.enqueue(await attend(input, { signal: stop.signal }));
+        stop.signal.throwIfAborted();
+        output.enqueue(await attend(chunk, { signal: stop.signal }));
       } catch (error) {
         if (!stop.signal.aborted) output.error(error);
         throw error;

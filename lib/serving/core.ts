@@ -1,4 +1,5 @@
 import { reasonOf } from '../abort';
+import { freezeConfig } from '../config';
 import { failed } from '../diagnostics';
 import { abortError, fail } from '../errors';
 import { type NativeConfig, type NativeDevice, native } from '../native';
@@ -42,7 +43,6 @@ export class SchedulerCore {
   readonly #members = new Set<Member>();
   /** Of all open streams. */
   #bytes = 0;
-  #order = 0;
   /** Requests that have not settled, and who waits for the last of them. */
   #unsettled = 0;
   #drained: (() => void)[] = [];
@@ -79,7 +79,7 @@ export class SchedulerCore {
           `${this.#bytes} are promised to open streams`,
       );
     }
-    const member = new Member(this.device, given, config, bytes);
+    const member = new Member(this.device, given, freezeConfig(config), bytes);
     this.#members.add(member);
     this.#bytes += bytes;
     return member;
@@ -99,7 +99,7 @@ export class SchedulerCore {
     const asked = readAsked(member, operation, input, options);
     this.#checkMember(member); // a getter may have closed it
     this.#queue.check(asked.bytes, member);
-    const request = new Request(member, operation, asked, this.#order++);
+    const request = new Request(member, operation, asked);
     request.watch((error) => this.#steps.cut(request, error));
     try {
       // The signal may have run user code.
@@ -175,7 +175,7 @@ export class SchedulerCore {
   #admitted(request: Request): void {
     const { member } = request;
     member.requests.push(request);
-    if (member.front === request) this.#steps.wants(request);
+    if (member.front === request) this.#steps.first(request);
   }
 
   #settled({ member }: Request): void {

@@ -1,6 +1,7 @@
 import type { NativeConfig } from '../native';
 import type { Place } from '../operands';
 import type { StreamCore } from '../stream-core';
+import { elementBytes } from '../tensor';
 import type { ResolvedConfig } from '../types';
 import type { Request } from './request';
 
@@ -35,15 +36,17 @@ export class Member implements Place {
     return this.requests[0];
   }
 
-  get isEmpty(): boolean {
-    return this.tokens === 0;
+  /** In its state: those of the pieces of a request at work too. */
+  get stateTokens(): number {
+    const { front } = this;
+    return this.tokens + (front?.operation === 'attend' ? front.done : 0);
   }
 
-  /** Of its state in host memory. */
-  get imageBytes(): number {
-    if (this.isEmpty) return 0;
+  /** Of a state of so many tokens in host memory. */
+  imageBytes(tokens: number): number {
+    if (tokens === 0) return 0;
     const { kvHeads, headDim, valueDim, segmentLength, dtype } = this.config;
-    const token = (headDim + valueDim) * (dtype === 'float32' ? 4 : 2);
-    return kvHeads * (headDim * valueDim * 4 + headDim * 8 + (this.tokens % segmentLength) * token);
+    const token = (headDim + valueDim) * elementBytes(dtype);
+    return kvHeads * (headDim * valueDim * 4 + headDim * 8 + (tokens % segmentLength) * token);
   }
 }

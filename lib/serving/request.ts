@@ -4,12 +4,12 @@ import { abortError, expected, fail, type InfiniError, type NonFiniteError } fro
 import { checkCall, Job } from '../job';
 import { checkShapes, checkTypes, type Given, Operand, type Operands } from '../operands';
 import type { StreamCore } from '../stream-core';
-import { copyOf, elementBytes, newTensor } from '../tensor';
+import { bufferOf, copyOf, elementBytes, isShared, newTensor } from '../tensor';
 import type { Tensor } from '../types';
 import type { Member } from './member';
 
 const inputKeys = { attend: new Set(['q', 'k', 'v']), retrieve: new Set(['q']) };
-const optionKeys = new Set(['signal']);
+const optionKeys = new Set(['signal', 'transfer']);
 
 export type Operation = keyof typeof inputKeys;
 
@@ -26,6 +26,7 @@ export interface Asked {
   readonly tokens: number;
   readonly bytes: number;
   readonly signal: AbortSignal | undefined;
+  readonly transfer: boolean;
 }
 
 /** As readCall of a stream; arrays only, because pieces of device tensors cannot be named. */
@@ -35,12 +36,15 @@ export function readAsked(member: Member, operation: Operation, input: unknown, 
   const operand = (key: string) => new Operand('input.', key, tensors[key] as Given);
   const q = operand('q');
   const [k, v] = operation === 'attend' ? [operand('k'), operand('v')] : [];
-  const { signal } = options === undefined ? {} : checkRecord(options, 'options', optionKeys);
+  const { signal, transfer = false } =
+    options === undefined ? {} : checkRecord(options, 'options', optionKeys);
   const operands: Operands = { q, k, v, out: undefined };
   for (const one of [q, k, v]) {
     if (one?.inside) throw expected('ERR_INVALID_ARG_TYPE', one.name, 'a typed array', one.given);
   }
   const checked = checkSignal(signal);
+  if (typeof transfer !== 'boolean')
+    throw expected('ERR_INVALID_ARG_TYPE', 'options.transfer', 'a boolean', transfer);
   checkTypes(operands, member);
   const tokens = checkShapes(operands, member);
   if (checked && isAborted(checked)) throw abortError(reasonOf(checked));
@@ -52,7 +56,26 @@ export function readAsked(member: Member, operation: Operation, input: unknown, 
       throw fail('ERR_BUSY', `Expected no pending call that writes to "${one.name}" but there is one`);
     elements += one.elements;
   }
-  return { operands, tokens, bytes: elements * elementBytes(member.config.dtype), signal: checked };
+  return { operands, tokens, bytes: elements * elementBytes(member.config.dtype), signal: checked, transfer };
+}
+
+function copied({ q, k, v }: Operands): Copies {
+  const copy = ({ given }: Operand) => copyOf(given as Tensor);
+  return { q: copy(q), k: k && copy(k), v: v && copy(v) };
+}
+
+/** The arrays' own memory, taken from the caller; undefined when it cannot be. */
+function transferred({ q, k, v }: Operands, device: string): Copies | undefined {
+  const operands = k && v ? [q, k, v] : [q];
+  const arrays = operands.map(({ given }) => given as Tensor);
+  if (arrays.some(isShared) || operands.some((one) => one.placement(device))) return undefined;
+  try {
+    const buffers = new Set(arrays.map(bufferOf)) as Set<ArrayBuffer>;
+    const [query, key, value] = structuredClone(arrays, { transfer: [...buffers] });
+    return { q: query, k: key, v: value };
+  } catch {
+    return undefined; // Node keeps it, as it does a small Buffer's memory
+  }
 }
 
 /** One call of a scheduled stream, from its check to the end of its promise. */
@@ -67,6 +90,10 @@ export class Request implements Abortable {
   done = 0;
   /** Its pieces at work. */
   readonly jobs = new Set<Job>();
+  /** Smaller than of those that became the first of their streams, or had to leave the device, later. */
+  order = 0;
+  /** It was brought to the device and has had no piece done since. */
+  fresh = false;
   /** It has had its first turn. */
   started = false;
   /** The state is being saved before its first piece. */
@@ -87,15 +114,12 @@ export class Request implements Abortable {
   constructor(
     readonly member: Member,
     readonly operation: Operation,
-    { operands, tokens, bytes, signal }: Asked,
-    /** Earlier requests have smaller numbers. */
-    readonly order: number,
+    { operands, tokens, bytes, signal, transfer }: Asked,
   ) {
     this.tokens = tokens;
     this.bytes = bytes;
     this.#signal = signal;
-    const copy = (operand: Operand | undefined) => operand && copyOf(operand.given as Tensor);
-    this.#copies = { q: copy(operands.q) as Tensor, k: copy(operands.k), v: copy(operands.v) };
+    this.#copies = (transfer && transferred(operands, member.device)) || copied(operands);
     this.promise = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;

@@ -22,6 +22,11 @@ export interface ScheduledRetrieveInput {
 export interface ScheduledOptions {
   /** Aborts the request, wherever it is: it rejects with ABORT_ERR and the stream is as it was before it. */
   signal?: AbortSignal;
+  /**
+   * Takes the arrays' memory instead of copying it, so that a long prompt does not hold up the event loop: their buffers
+   * are detached, as by `structuredClone(..., { transfer })`. What cannot be detached is copied. Default: false.
+   */
+  transfer?: boolean;
 }
 
 // Only schedulers make these: `new ScheduledStream()` by anyone else has no key.
@@ -60,6 +65,20 @@ export class ScheduledStream {
     throw fail('ERR_INVALID_ARG_TYPE', `Expected a ScheduledStream as the receiver of ${method}`);
   }
 
+  static #ask(
+    receiver: unknown,
+    operation: 'attend' | 'retrieve',
+    input: unknown,
+    options: unknown,
+  ): Promise<Tensor> {
+    try {
+      const { core, member } = ScheduledStream.#of(receiver, operation);
+      return core.ask(member, operation, input, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
   /** The configuration with every default filled in; deeply frozen. */
   get config(): Readonly<ResolvedConfig> {
     return ScheduledStream.#of(this, 'config').member.config;
@@ -82,19 +101,19 @@ export class ScheduledStream {
 
   /**
    * Appends tokens and returns their outputs, `[tokens, heads, valueDim]`, as `MemoryStream.attend`: in call order, all
-   * or nothing. The arrays are copied before this returns and are the caller's again at once.
+   * or nothing. The arrays are copied before this returns and are the caller's again at once (or `transfer` gives them away).
    *
    * Never throws; rejects with ERR_CLOSED, ERR_INVALID_ARG_TYPE (device tensors too), ERR_DTYPE, ERR_SHAPE, ABORT_ERR,
    * ERR_BUSY (no room in the queue), ERR_OUT_OF_MEMORY (nor for the state, or for the result), ERR_NON_FINITE or
    * ERR_DEVICE.
    */
   attend(input: ScheduledAttendInput, options?: ScheduledOptions): Promise<Tensor> {
-    return this.#ask('attend', input, options);
+    return ScheduledStream.#ask(this, 'attend', input, options);
   }
 
   /** A_mem alone, ungated, for any number of queries, as `MemoryStream.retrieve`. Rejects as {@link attend} does. */
   retrieve(input: ScheduledRetrieveInput, options?: ScheduledOptions): Promise<Tensor> {
-    return this.#ask('retrieve', input, options);
+    return ScheduledStream.#ask(this, 'retrieve', input, options);
   }
 
   /** As `MemoryStream.transform`. */
@@ -112,14 +131,5 @@ export class ScheduledStream {
   [Symbol.dispose](): void {
     const { core, member } = ScheduledStream.#of(this, '[Symbol.dispose]');
     core.closeMember(member);
-  }
-
-  #ask(operation: 'attend' | 'retrieve', input: unknown, options: unknown): Promise<Tensor> {
-    try {
-      const { core, member } = ScheduledStream.#of(this, operation);
-      return core.ask(member, operation, input, options);
-    } catch (error) {
-      return Promise.reject(error);
-    }
   }
 }

@@ -55,8 +55,12 @@ export class StreamScheduler {
   }
 
   /** Resolves when no request is left: none waits and none is at work. */
-  async drain(): Promise<void> {
-    await StreamScheduler.#of(this, 'drain').drain();
+  drain(): Promise<void> {
+    try {
+      return StreamScheduler.#of(this, 'drain').drain();
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /** Closes all streams; requests that have not settled reject with ERR_CLOSED. Idempotent. */
@@ -69,9 +73,12 @@ export class StreamScheduler {
   }
 
   /** `await using`: {@link drain}, then {@link close}. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    const core = StreamScheduler.#of(this, '[Symbol.asyncDispose]');
-    await core.drain();
-    core.close();
+  [Symbol.asyncDispose](): Promise<void> {
+    try {
+      const core = StreamScheduler.#of(this, '[Symbol.asyncDispose]');
+      return core.drain().then(() => core.close());
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 }

@@ -32,8 +32,14 @@ export class Steps {
     readonly settled: (request: Request) => void,
   ) {}
 
-  /** The request is the first of its stream: it wants a turn. */
-  wants(request: Request): void {
+  /** The request has become the first of its stream. */
+  first(request: Request): void {
+    request.order = this.tiers.nextOrder++;
+    this.#wants(request);
+  }
+
+  /** It wants a turn. */
+  #wants(request: Request): void {
     const { member } = request;
     this.turns.join(member, this.turns.isShort(request.tokens), this.#pieceOf(request));
     this.schedule();
@@ -96,7 +102,7 @@ export class Steps {
   #bring(member: Member): void {
     const wanted = member.front as Request;
     const again = () => {
-      if (member.front) this.wants(member.front);
+      if (member.front) this.#wants(member.front);
     };
     this.tiers.bring(member).then(again, (error) => {
       if (member.front === wanted) this.cut(wanted, error);
@@ -106,9 +112,9 @@ export class Steps {
 
   /** Not now: what it may have to go back to is saved first. */
   #prepare(request: Request): void {
-    if (request.member.isEmpty) {
+    if (request.member.tokens === 0) {
       request.saved = { image: undefined };
-      this.wants(request);
+      this.#wants(request);
       return;
     }
     request.preparing = true;
@@ -126,7 +132,7 @@ export class Steps {
       .then(() => {
         request.preparing = false;
         if (request.failure) this.#end(request);
-        else this.wants(request);
+        else this.#wants(request);
       });
   }
 
@@ -150,6 +156,7 @@ export class Steps {
     const over = (error?: { error: unknown }) => {
       this.turns.end(short, tokens);
       request.jobs.delete(job);
+      request.fresh = false;
       if (error) this.#fail(request, shifted(error.error, sent));
       else request.done += tokens;
       this.#go(request);
@@ -176,13 +183,14 @@ export class Steps {
   /** A piece is over: the request goes on, or ends with its last one. */
   #go(request: Request): void {
     this.schedule();
+    this.tiers.changed();
     if (request.done === request.tokens || (request.failure && request.jobs.size === 0)) this.#end(request);
     else if (!request.failure) this.#more(request);
   }
 
   /** To the end of the line for its next piece. */
   #more(request: Request): void {
-    if (request.sent < request.tokens && request.jobs.size < piecesAtOnce) this.wants(request);
+    if (request.sent < request.tokens && request.jobs.size < piecesAtOnce) this.#wants(request);
   }
 
   #end(request: Request): void {
@@ -206,7 +214,7 @@ export class Steps {
     } else {
       request.fail(failure?.error);
     }
-    if (place === 0 && member.front) this.wants(member.front);
+    if (place === 0 && member.front) this.first(member.front);
     this.tiers.changed();
     this.settled(request);
   }

@@ -16,6 +16,8 @@ export class Tiers {
   savedBytes = 0;
   swapsOut = 0;
   swapsIn = 0;
+  /** Whose turn comes later has a larger number. */
+  nextOrder = 0;
   /** On the device, least recently used first. */
   readonly #residents = new Set<Member>();
   #exchanges: Promise<void> = Promise.resolve();
@@ -111,7 +113,7 @@ export class Tiers {
 
   /** To the device. */
   #move(member: Member): void {
-    const { image, tokens, given, device } = member;
+    const { image, stateTokens: tokens, given, device, front } = member;
     const began = begin();
     const core = new StreamCore(
       image
@@ -122,6 +124,7 @@ export class Tiers {
       tokens,
     );
     member.core = core;
+    if (front) front.fresh = true;
     this.#residents.add(member);
     this.deviceBytes += member.bytes;
     if (!image) return;
@@ -134,40 +137,47 @@ export class Tiers {
   /** And from there. */
   async #swapOut(member: Member): Promise<void> {
     const began = begin();
+    const { core } = member;
     member.moving = true;
     try {
-      const image = await imageOf(member);
-      if (member.closed) return;
+      const image = await imageOf(member); // behind the pieces that are at work
+      if (member.core !== core) return; // it was closed, or a request failed and went back
       this.restore(member, { image });
+      if (member.front) member.front.order = this.nextOrder++;
       if (!image) return;
       this.swapsOut++;
-      swapped(member.device, began, 'out', image.byteLength, member.tokens);
+      swapped(member.device, began, 'out', image.byteLength, member.stateTokens);
     } catch (error) {
-      if (!member.closed) throw error;
+      if (member.core === core) throw error;
     } finally {
       member.moving = false;
     }
   }
 
   /**
-   * Who makes room for another one: who is idle, or else whose requests have not begun and are younger. Undefined while
-   * all are at work. Throws when host memory has no room for any of them.
+   * Who makes room for another one: who is idle; or else whose request has not begun and is behind; or else whose request
+   * has had a piece done, and goes on later. Undefined while there is nobody. Throws when host memory has no room.
    */
   #leaving(next: Member): Member | undefined {
     const order = next.front?.order ?? 0;
     const idle: Member[] = [];
-    const younger: Member[] = [];
+    const behind: Member[] = [];
+    const atWork: Member[] = [];
     for (const member of this.#residents) {
-      if (member.moving) continue;
-      const { front } = member;
+      const { front, moving } = member;
+      if (moving || front?.preparing || front?.failure) continue;
       if (!front) idle.push(member);
-      else if (!front.started && front.order > order) younger.push(member);
+      else if (!front.started && front.order > order) behind.push(member);
+      else if (front.started && !front.fresh && front.sent < front.tokens) atWork.push(member);
     }
-    younger.sort((a, b) => (b.front?.order ?? 0) - (a.front?.order ?? 0));
-    const candidates = [...idle, ...younger];
+    behind.sort((a, b) => (b.front?.order ?? 0) - (a.front?.order ?? 0));
+    const candidates = [...idle, ...behind, ...atWork];
     const left = this.limits.hostBytes - this.hostBytes + (next.image?.byteLength ?? 0);
-    const leaving = candidates.find(({ imageBytes }) => imageBytes <= left);
-    if (!leaving && candidates.length > 0) throw this.#full(next.bytes);
+    // What is at work may fill its open segment until it leaves.
+    const most = (member: Member) =>
+      member.front?.started ? member.bytes : member.imageBytes(member.stateTokens);
+    const leaving = candidates.find((member) => most(member) <= left);
+    if (!leaving && idle.length > 0) throw this.#full(next.bytes);
     return leaving;
   }
 
@@ -181,17 +191,17 @@ export class Tiers {
   }
 }
 
-/** The state as bytes; undefined for an empty stream. */
+/** The state as bytes, after all calls before; undefined for an empty stream. */
 function imageOf(member: Member): Promise<Uint8Array | undefined> {
-  const { core, imageBytes } = member;
-  if (!core || member.isEmpty) return Promise.resolve(undefined);
+  const { core, front, stateTokens } = member;
+  if (!core || (stateTokens === 0 && !front?.jobs.size)) return Promise.resolve(undefined);
   return new Promise((resolve, reject) => {
-    native.snapshot(core.native, (error) => {
+    native.snapshot(core.native, (error, tokens) => {
       core.end();
-      if (error) return reject(error);
       try {
-        const image = newImage(imageBytes);
-        native.take(image);
+        if (error) throw error;
+        const image = tokens === 0 ? undefined : newImage(member.imageBytes(tokens));
+        if (image) native.take(image);
         resolve(image);
       } catch (failure) {
         reject(failure);

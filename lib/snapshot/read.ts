@@ -60,7 +60,7 @@ function checkVersion(metadata: ReadonlyMap<string, string>): void {
 
 async function checkSum(file: Uint8Array<ArrayBuffer>, given: string | undefined): Promise<void> {
   const { begin, end } = CHECKSUM;
-  const there = Buffer.from(file.buffer, file.byteOffset, file.length).toString('latin1', begin, end);
+  const there = Buffer.from(file.subarray(begin, end)).toString('latin1');
   if (given === undefined || given !== there || !/^[\da-f]{64}$/.test(given)) {
     throw refuse(mismatch('64 hexadecimal digits in their place', '"sha256" of the metadata', given));
   }

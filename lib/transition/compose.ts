@@ -14,7 +14,8 @@ const most = 4096;
 /**
  * What consecutive parts of a text do one after the other, given in the order of the text: A = A2 A1, B = A2 B1 + B2,
  * in float64, rounded to float32 at the end; however parts are grouped, the same within that rounding. Works on the
- * calling thread: kvHeads headDim^2 (headDim + valueDim) multiplications for each further part of the delta rule.
+ * calling thread: kvHeads headDim^2 (headDim + valueDim) multiplications for each further part of the delta rule, or kvHeads
+ * headDim^2 valueDim when the first is a text's beginning, which has no A.
  * @throws ERR_INVALID_ARG_TYPE, ERR_SHAPE, and ERR_OUT_OF_RANGE: no transitions or more than 4096, configurations that
  * differ, a part of the delta rule that was not recorded after those before it, numbers beyond their range.
  */
@@ -33,7 +34,7 @@ export function composed(parts: readonly Transition[], name: string): Transition
   for (const [i, next] of parts.entries()) {
     if (i === 0) continue;
     if (before) checkFollows(`${name}[${i}]`, next, sum(before, normalizer));
-    A = A && next.A ? product(next.A, A, kvHeads, headDim, headDim) : (next.A ?? A);
+    if (A && next.A) A = product(next.A, A, kvHeads, headDim, headDim);
     B = sum(next.A ? product(next.A, B, kvHeads, headDim, valueDim) : B, next.B);
     normalizer = sum(normalizer, next.normalizer);
     tokens += next.tokens;

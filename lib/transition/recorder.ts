@@ -1,13 +1,14 @@
 import { types } from 'node:util';
 import { checkSignal, isAborted, reasonOf } from '../abort';
+import type { AttendInput } from '../calls';
 import { checkRecord, readConfig, readRecord } from '../config';
 import { abortError, expected, fail } from '../errors';
 import { type NativeDevice, native } from '../native';
-import { adoptStream, type MemoryStream } from '../stream';
-import { checkClass, lengthOf, newTensor } from '../tensor';
+import { adoptStream } from '../stream';
+import { checkClass, lengthOf } from '../tensor';
 import type { ResolvedConfig, Tensor } from '../types';
+import { type Columns, closeColumns, inputOf, makeColumns } from './columns';
 import { columnsOf } from './matrix';
-import { streamWith } from './restore';
 import { checkSegmentBorder, readNormalizer, shapeOf, type Transition } from './transition';
 
 export interface RecorderOptions {
@@ -33,20 +34,12 @@ export interface AbsorbOptions {
 const optionKeys = new Set(['normalizer']);
 const inputKeys = new Set(['k', 'v']);
 const absorbKeys = new Set(['signal']);
-const mostColumns = 256; // of a native stream's values
 
 // Only this file makes recorders: `new Recorder()` by anyone else has no key.
 const key = Symbol('infini-stream recorder');
 
 /** For lib/device.ts. */
 export let makeRecorder: (home: NativeDevice, device: string, config: unknown, options: unknown) => Recorder;
-
-/** Columns [from, to) of [V | 0], and the stream that absorbs them. */
-interface Columns {
-  readonly from: number;
-  readonly to: number;
-  readonly stream: MemoryStream;
-}
 
 /**
  * Records what part of a text does to a memory. Made by `device.createRecorder`.
@@ -77,30 +70,15 @@ export class Recorder {
       throw fail('ERR_INVALID_ARG_TYPE', 'Expected Recorder to be made by device.createRecorder()');
     this.config = resolve(home, device, config);
     const { normalizer } = readRecord(options, 'options', optionKeys);
-    const { kvHeads, headDim, valueDim, segmentLength, rule } = this.config;
-    const given =
-      normalizer === undefined ? undefined : readNormalizer(normalizer, 'options.normalizer', this.config);
-    const delta = rule === 'delta';
-    const zeros = new Float64Array(kvHeads * headDim);
-    this.#before = delta ? (given ?? zeros) : null;
-    this.#start = delta ? segmentLength : 0;
-    const ranges = !delta
-      ? [[0, valueDim]]
-      : valueDim + headDim <= mostColumns
-        ? [[0, valueDim + headDim]]
-        : [
-            [0, valueDim],
-            [valueDim, valueDim + headDim],
-          ];
-    this.#columns = ranges.map(([from, to]) => {
-      const site = { home, device, config: innerConfig(this.config, to - from) };
-      const matrix = new Float32Array(kvHeads * headDim * (to - from));
-      for (let row = 0; row < kvHeads * headDim; row++) {
-        const one = valueDim + (row % headDim);
-        if (one >= from && one < to) matrix[row * (to - from) + one - from] = 1;
-      }
-      return { from, to, stream: streamWith(site, this.#start, matrix, this.#before ?? zeros) };
-    });
+    const { kvHeads, headDim, segmentLength, rule } = this.config;
+    const z =
+      normalizer === undefined
+        ? new Float64Array(kvHeads * headDim)
+        : readNormalizer(normalizer, 'options.normalizer', this.config);
+    this.#before = rule === 'delta' ? z : null;
+    const later = rule === 'delta' && z.some((sum) => sum > 0);
+    this.#start = later ? segmentLength : 0;
+    this.#columns = makeColumns({ home, device, config: this.config }, this.#start, later ? z : null);
   }
 
   static #check(receiver: unknown, method: string): asserts receiver is Recorder {
@@ -146,19 +124,24 @@ export class Recorder {
     }
   }
 
-  /** All columns or none: forks absorb, and take the place of their streams when all have. */
-  async #append(inputs: ReturnType<typeof inputOf>[], signal: AbortSignal | undefined): Promise<void> {
+  /** All columns or none. Of two streams forks absorb, and take their places when both have. */
+  async #append(inputs: AttendInput[], signal: AbortSignal | undefined): Promise<void> {
+    const options = signal && { signal };
+    if (inputs.length === 1) {
+      await this.#columns[0].stream.attend(inputs[0], options);
+      return;
+    }
     const next: Columns[] = [];
     this.#next = next;
     try {
       for (const columns of this.#columns) next.push({ ...columns, stream: columns.stream.fork() });
-      await Promise.all(next.map(({ stream }, i) => stream.attend(inputs[i], signal && { signal })));
+      await Promise.all(next.map(({ stream }, i) => stream.attend(inputs[i], options)));
       this.#checkOpen();
     } catch (error) {
-      for (const { stream } of next) stream.close();
+      closeColumns(next);
       throw error;
     }
-    for (const { stream } of this.#columns) stream.close();
+    closeColumns(this.#columns);
     this.#columns = next;
   }
 
@@ -176,26 +159,31 @@ export class Recorder {
       );
     const { tokens, config } = this;
     checkSegmentBorder('recorder', tokens, config.segmentLength);
-    const { valueDim, headDim } = config;
+    const { valueDim } = config;
     const before = this.#before;
-    const [values, identity] = [this.#columns[0], this.#columns.at(-1) as Columns];
-    const { matrix, normalizer } = values.stream.memory();
-    const rest = identity === values ? matrix : identity.stream.memory().matrix;
-    const [width, from] = [identity.to - identity.from, valueDim - identity.from];
+    const { stream, to } = this.#columns[0];
+    const { matrix, normalizer } = stream.memory();
     return {
       ...shapeOf(config),
       tokens,
-      A: before && columnsOf(rest, width, from, from + headDim),
-      B: columnsOf(matrix, values.to, 0, valueDim),
+      A: this.#start > 0 ? this.#identityColumns() : null,
+      B: columnsOf(matrix, to, 0, valueDim),
       normalizer: normalizer.map((sum, i) => sum - (before?.[i] ?? 0)),
       before: before && new Float64Array(before),
     };
   }
 
+  /** What has become of the columns of the identity: the last ones. */
+  #identityColumns(): Float32Array {
+    const { stream, from, to } = this.#columns.at(-1) as Columns;
+    return columnsOf(stream.memory().matrix, to - from, this.config.valueDim - from, to - from);
+  }
+
   /** Frees its state; pending calls reject with ERR_CLOSED. Idempotent. */
   close(): void {
     Recorder.#check(this, 'close');
-    for (const { stream } of [...this.#columns, ...this.#next]) stream.close();
+    closeColumns(this.#columns);
+    closeColumns(this.#next);
   }
 
   [Symbol.dispose](): void {
@@ -215,15 +203,6 @@ function resolve(home: NativeDevice, device: string, config: unknown): ResolvedC
   stream.close();
   return stream.config;
 }
-
-/** Of a stream that is there for its memory alone. */
-const innerConfig = (config: ResolvedConfig, valueDim: number): ResolvedConfig => ({
-  ...config,
-  heads: config.kvHeads,
-  valueDim,
-  gate: Array<number>(config.kvHeads).fill(0),
-  rope: null,
-});
 
 function readInput(input: unknown, config: ResolvedConfig): { k: Tensor; v: Tensor } {
   const given = readRecord(input, 'input', inputKeys);
@@ -245,17 +224,3 @@ function readInput(input: unknown, config: ResolvedConfig): { k: Tensor; v: Tens
 
 const wrongShape = (name: string, tensor: Tensor, shape: string) =>
   fail('ERR_SHAPE', `Expected ${shape} for "input.${name}" but received ${lengthOf(tensor)} elements`);
-
-/** Columns [from, to) of [V | 0] beside the keys, in arrays of our own; queries are zeros, and cost the least. */
-function inputOf(k: Tensor, v: Tensor, { from, to }: Columns, { valueDim, headDim, dtype }: ResolvedConfig) {
-  const keys = newTensor(dtype, lengthOf(k));
-  keys.set(k);
-  const width = to - from;
-  const rows = lengthOf(k) / headDim;
-  const values = newTensor(dtype, rows * width);
-  const given = Math.max(Math.min(to, valueDim) - from, 0);
-  for (let row = 0; row < rows; row++) {
-    for (let j = 0; j < given; j++) values[row * width + j] = v[row * valueDim + from + j];
-  }
-  return { q: newTensor(dtype, lengthOf(k)), k: keys, v: values };
-}

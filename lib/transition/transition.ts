@@ -19,7 +19,10 @@ export interface Transition {
   readonly rule: Rule;
   /** Of those segments. */
   readonly tokens: number;
-  /** `[kvHeads, headDim, headDim]`; null is the identity, as always for the linear rule. */
+  /**
+   * `[kvHeads, headDim, headDim]`. Null is the identity: for the linear rule, and at the beginning of a text, where there is
+   * nothing to multiply.
+   */
   readonly A: Float32Array | null;
   /** `[kvHeads, headDim, valueDim]`. */
   readonly B: Float32Array;

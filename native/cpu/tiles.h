@@ -154,6 +154,7 @@ template <class B> inline PackedRight pack_right(int columns, int depth, Right<B
 // 32 columns of C from `column` on, of 16 or 32 rows from `row` on, over all terms and the whole depth; [32][32] into `c`.
 template <bool both> inline void multiply_square(const PackedLeft& a, const PackedRight& b, int row, int column, float* c,
                                                  int64_t c_stride) {
+  finish_stores();
   INFINI_TILE_ZERO(0);
   INFINI_TILE_ZERO(1);
   if (both) {

@@ -45,8 +45,8 @@ const members = (Class: { prototype: object }) =>
 const asynchronous = ['attend', 'retrieve', 'snapshot', 'restore', 'attendBatch', 'read', 'step', 'absorb'];
 
 describe.each([
-  ['MemoryStream', MemoryStream, 16],
-  ['Device', Device, 10],
+  ['MemoryStream', MemoryStream, 17],
+  ['Device', Device, 11],
   ['DeviceTensor', DeviceTensor, 8],
   ['Batch', Batch, 7],
   ['Recorder', Recorder, 6],

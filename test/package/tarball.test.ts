@@ -43,9 +43,17 @@ const typedUsage = `
     for await (const { token, text } of session.generate({ maxTokens: 3, stop: ['.', 7] })) console.log(token, text);
     const { finish }: Generated = await session.generate({ maxTokens: 1 });
     await model.feedAll([{ session, input: Int32Array.of(1) }]);
-    return finish + model.config.rule + session.logits().length;
+    await saveSession(session, 'session');
+    const again: Session[] = [await loadSession(model, 'session'), await model.restoreSession(await session.snapshot())];
+    return finish + model.config.rule + session.logits().length + again.length;
   }
   loadModel('models/mine', { device }).then(speak);
+  async function keep(): Promise<MemoryStream> {
+    const bytes: Uint8Array = await stream.snapshot();
+    await saveStream(await device.restore(bytes), 'state');
+    return loadStream(device, 'state');
+  }
+  keep().catch((error: InfiniError) => console.log(error.code === 'ERR_SNAPSHOT'));
 `;
 
 /** Runs a file in the user's folder; only the prebuild may be loaded. */
@@ -130,7 +138,8 @@ describe('the published package', () => {
 
   test('has types for TypeScript users of both module systems', () => {
     const types = 'Batch, Device, DeviceTensor, Generated, InfiniError, MemoryStream, Model, Session, Tensor';
-    const importLine = `import { loadModel, openDevice, ${types.replace(/\w+/g, 'type $&')} } from 'infini-stream';`;
+    const values = 'loadModel, loadSession, loadStream, openDevice, saveSession, saveStream';
+    const importLine = `import { ${values}, ${types.replace(/\w+/g, 'type $&')} } from 'infini-stream';`;
     for (const file of ['typed.mts', 'typed.cts']) writeFileSync(join(user, file), importLine + typedUsage);
     const roots = ['--typeRoots', join(root, 'node_modules/@types'), '--types', 'node'];
     const options = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,esnext.disposable'];

@@ -1,10 +1,10 @@
 import type { Device } from '../../lib';
 import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow } from '../support/failures';
-import { busyStream } from '../support/front';
 import { dataOf, makeInput, tokensOf } from '../support/inputs';
 import { withHistory } from '../support/refusals';
 import { Rng } from '../support/rng';
+import { sizes } from '../support/sizes';
 import { stateOf } from '../support/state';
 import { takeApart } from './files';
 
@@ -68,13 +68,15 @@ test('after a failed call it holds the state before it', async () => {
   expect(before.equals(await taken)).toBe(true);
 });
 
-test('closing settles it, and what came out before', async () => {
-  const { stream, front } = busyStream(device);
+test('closing settles it, and the call that it waits for', async () => {
+  const { tokens, ...shape } = sizes.busyCall;
+  const stream = device.createStream({ heads: 8, ...shape });
+  const data = new Float32Array(8 * shape.headDim * tokens).fill(0.1);
   const closed = { code: 'ERR_CLOSED' };
+  const work = stream.attend({ q: data, k: data, v: data });
   const taken = stream.snapshot();
   stream.close();
-  await expectReject(() => taken, closed);
-  await front;
+  await Promise.all([work, taken].map((promise) => expectReject(() => promise, closed)));
   await expectReject(() => stream.snapshot(), { ...closed, says: ['open stream'] });
 });
 

@@ -5,7 +5,7 @@ import type { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
 import { sizes } from '../support/sizes';
 import { stateOf } from '../support/state';
-import { bytesOf } from '../support/tensors';
+import { bytesOf, decode } from '../support/tensors';
 
 let device: Device;
 beforeAll(() => {
@@ -49,9 +49,8 @@ seededTest('a restored stream goes on bit for bit, wherever it is cut and whatev
     absorbed += restored.segments > 0 ? 1 : 0;
 
     for (const piece of cut(tokensOf(input, at, total), rng.pieces(total - at, 20))) {
-      const [a, b] = [await stream.attend(dataOf(piece)), restored.attendSync(dataOf(piece))];
-      if (onCuda) expect((await stream.fork().attend(dataOf(piece))).length).toBe(b.length);
-      else expect(bytesOf(b).equals(bytesOf(a))).toBe(true);
+      const [a, b] = [await stream.attend(dataOf(piece)), await restored.attend(dataOf(piece))];
+      expect(bytesOf(b).equals(bytesOf(a))).toBe(true);
     }
     const q = makeInput(config, 3, rng).q.data;
     expect(bytesOf(restored.retrieveSync({ q })).equals(bytesOf(stream.retrieveSync({ q })))).toBe(true);
@@ -90,7 +89,10 @@ seededTest('a stream saved on one device goes on on another', async (rng) => {
     expect(moved.memory()).toEqual(stream.memory());
     const more = dataOf(makeInput(stream.config, 30, rng));
     const [a, b] = [await stream.attend(more), await moved.attend(more)];
-    if (!onCuda) expect(bytesOf(b).equals(bytesOf(a))).toBe(true);
+    if (onCuda) {
+      const [x, y] = [decode('float16', a), decode('float16', b)];
+      expect(Math.max(...x.map((one, i) => Math.abs(one - y[i])))).toBeLessThan(0.01); // of numbers near 1
+    } else expect(bytesOf(b).equals(bytesOf(a))).toBe(true);
     expect([moved.tokens, moved.segments]).toEqual([71, 4]);
   }
 });

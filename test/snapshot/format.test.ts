@@ -104,11 +104,18 @@ test('a state has one file: twice, from a fork, from a restored stream and from 
     expect(bytes.equals(await one.snapshot())).toBe(true);
 });
 
-test('a file of several megabytes has its checksum too', async () => {
+test('a file of several megabytes has its checksum too, and the event loop goes on meanwhile', async () => {
   using stream = device.createStream({ heads: 64, headDim: 128, segmentLength: 4 }); // 4 MiB of zeros
   const bytes = await stream.snapshot();
   expect(bytes.length).toBeGreaterThan(4 * 2 ** 20);
   expect(takeApart(bytes).metadata.sha256).toBe(checksumOf(bytes));
+  let turns = 0;
+  let immediate = setImmediate(function turn() {
+    turns++;
+    immediate = setImmediate(turn);
+  });
   using restored = await device.restore(bytes);
+  clearImmediate(immediate);
+  expect(turns).toBeGreaterThanOrEqual(4); // one after each MiB
   expect(restored.config).toEqual(stream.config);
 });

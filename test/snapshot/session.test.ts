@@ -8,6 +8,7 @@ import { Rng } from '../support/rng';
 import { bytesOf } from '../support/tensors';
 import { type TinyModelOptions, writeTinyModel } from '../support/tiny-model';
 import { sealed, takeApart } from './files';
+import { accidents } from './spoil';
 
 let folder: string;
 let device: Device;
@@ -179,6 +180,34 @@ test('what a right checksum covers is checked, layer by layer, and nothing is le
   await expectReject(edit('\\"width\\":12', '\\"width\\":12.0'), refused('the one text'));
   await expectReject(edit('"model":"{', '"model":"['), refused('a JSON object'));
   expect(device.stats().streams).toBe(streams);
+});
+
+test('no accident to a session goes unnoticed', async () => {
+  const rng = new Rng(11);
+  using session = await fed(21);
+  const bytes = await session.snapshot();
+  const { streams } = device.stats();
+  for (const [name, spoil] of Object.entries(accidents)) {
+    for (let i = 0; i < 40; i++) {
+      const spoiled = spoil(bytes, rng) as Buffer;
+      if (spoiled.equals(bytes)) continue;
+      const { code, message } = await model.restoreSession(spoiled).then(
+        () => ({ code: 'restored', message: name }),
+        (error) => error,
+      );
+      expect([code, message]).toEqual(['ERR_SNAPSHOT', expect.stringMatching(/^Expected ./s)]);
+    }
+  }
+  expect(device.stats().streams).toBe(streams);
+});
+
+test('other receivers are refused', async () => {
+  using session = model.createSession();
+  const TYPE = { code: 'ERR_INVALID_ARG_TYPE' };
+  for (const one of [undefined, {}, device, new Proxy(session, {})])
+    await expectReject(() => session.snapshot.call(one), TYPE);
+  for (const one of [undefined, {}, session, new Proxy(model, {})])
+    await expectReject(() => model.restoreSession.call(one as never, new Uint8Array(8)), TYPE);
 });
 
 test('a closed session gives none, a closed model takes none, also in the middle of it', async () => {

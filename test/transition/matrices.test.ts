@@ -40,7 +40,8 @@ function expectRight(transition: Transition, part: MadeInput, before: Float64Arr
       )[0];
     expect(error(transition.B, wanted.B)).toBeLessThan(most);
     expect(error(transition.normalizer, wanted.normalizer)).toBeLessThan(most);
-    if (rule === 'delta') expect(error(transition.A as Float32Array, wanted.A)).toBeLessThan(most);
+    if (before.some((sum) => sum > 0) && rule === 'delta')
+      expect(error(transition.A as Float32Array, wanted.A)).toBeLessThan(most);
     else expect(transition.A).toBeNull();
   }
 }
@@ -60,17 +61,16 @@ for (const dtype of DTYPES) {
   });
 }
 
-seededTest("of a text's beginning: its first segment reads nothing", async (rng) => {
+seededTest("of a text's beginning, where there is nothing to read", async (rng) => {
   const part = makeInput({ ...shape, dtype: 'float32' }, 18, rng);
   const zeros = new Float64Array(14);
   const transition = await record(device, shape, part);
   expect(transition.before).toEqual(zeros);
   expectRight(transition, part, zeros, allowed('float32'));
-  const { tokens, A } = await record(device, shape, makeInput({ ...shape, dtype: 'float32' }, 6, rng));
-  expect(tokens).toBe(6);
-  expect([...(A as Float32Array)]).toEqual(
-    Array.from({ length: 98 }, (_, i) => (i % 7 === Math.floor(i / 7) % 7 ? 1 : 0)),
-  );
+  expect(await record(device, shape, part, zeros)).toEqual(transition);
+  const stream = device.createStream(shape);
+  stream.attendSync({ q: new Float32Array(18 * 4 * 7), k: part.k.data, v: part.v.data });
+  expect(stream.exportTransition()).toEqual(transition);
 });
 
 seededTest('where a stream has not the columns for A and B together', async (rng) => {

@@ -2,7 +2,8 @@ import { applyTransition, composeTransitions, type Device, type Transition } fro
 import { ReferenceStream } from '../reference/reference-stream';
 import { expectAccurate } from '../support/accuracy';
 import { openTestDevice } from '../support/device';
-import { dataOf, valuesOf } from '../support/inputs';
+import { type Draw, type Draws, dataOf, makeInput, valuesOf } from '../support/inputs';
+import type { Rng } from '../support/rng';
 import { seededTest } from '../support/seeded';
 import { stateOf } from '../support/state';
 import { DTYPES } from '../support/tensors';
@@ -103,4 +104,31 @@ describe.each(RULES)("rule '%s'", (rule) => {
       allowed('float32'),
     );
   });
+});
+
+const far: Draw = () => -1000; // sigma of it is 0
+describe('where features are 0', () => {
+  for (const [name, draws] of [
+    ['in every key of the first part', [{ k: far }, {}, {}]],
+    [
+      'in one component of the first part',
+      [{ k: ((rng, i) => (i === 0 ? -1000 : rng.normal())) as Draw }, {}, {}],
+    ],
+    [
+      'in one component everywhere',
+      Array(3).fill({ k: (rng: Rng, i: number) => (i === 0 ? -1000 : rng.normal()) }),
+    ],
+    ['in every key of the second part', [{}, { k: far }, {}]],
+  ] as [string, Draws[]][]) {
+    seededTest(name, async (rng) => {
+      const config = { ...shape, rule: 'delta' as const };
+      const sequential = device.createStream(config);
+      const parts = draws.map((draw) => makeInput(sequential.config, 16, rng, draw));
+      for (const part of parts) await sequential.attend(dataOf(part));
+      const transitions = await transitionsOf(device, { config, parts });
+      const whole = applyTransition(device.createStream(config), composeTransitions(transitions));
+      expect(memoryError(whole, sequential)).toBeLessThan(allowed('float32'));
+      expect(whole.tokens).toBe(48);
+    });
+  }
 });

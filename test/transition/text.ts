@@ -49,7 +49,10 @@ export async function record(
 }
 
 /** Pass one: the sum of sigma(k) of each part. Segments may be shorter there, and values one zero. */
-export async function normalizersOf(device: Device, { config, parts }: Text): Promise<Float64Array[]> {
+export async function normalizersOf(
+  device: Device,
+  { config, parts }: Pick<Text, 'config' | 'parts'>,
+): Promise<Float64Array[]> {
   const { kvHeads = config.heads, dtype = 'float32' } = config;
   const sums: Float64Array[] = [];
   for (const { tokens, k } of parts) {
@@ -63,7 +66,10 @@ export async function normalizersOf(device: Device, { config, parts }: Text): Pr
 export const add = (a: Float64Array, b: Float64Array): Float64Array => a.map((x, i) => x + b[i]);
 
 /** Both passes. */
-export async function transitionsOf(device: Device, text: Text): Promise<Transition[]> {
+export async function transitionsOf(
+  device: Device,
+  text: Pick<Text, 'config' | 'parts'>,
+): Promise<Transition[]> {
   const sums = await normalizersOf(device, text);
   const transitions: Transition[] = [];
   let before = new Float64Array(sums[0].length);

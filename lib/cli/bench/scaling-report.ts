@@ -51,7 +51,8 @@ export function scalingChart(curves: Curve[], along: Curve['along']): object {
         ...{ at, work, tokensPerSecond, median, min, max },
       })),
     );
-  const x = log('at', TITLES[along]);
+  const measured = [...new Set(values.map(({ at }) => at))];
+  const x = { ...log('at', TITLES[along]), axis: { values: measured } };
   const color = { field: 'work', type: 'nominal', title: null };
   if (along !== 'tokens') {
     const y = { field: 'tokensPerSecond', type: 'quantitative', title: 'tokens/s' };
