@@ -34,7 +34,9 @@ async function main(): Promise<void> {
   const stopping = new AbortController();
   const server = makeServer(sessions, metrics, stopping.signal, options);
 
+  const signals = ['SIGTERM', 'SIGINT'] as const;
   const stop = async () => {
+    for (const signal of signals) process.off(signal, stop); // a second one ends it at once
     stopping.abort(); // generations end at their next token
     const impatience = setTimeout(() => server.server.closeAllConnections(), PATIENCE);
     await server.close(); // takes no more requests, and answers those that are here
@@ -43,7 +45,7 @@ async function main(): Promise<void> {
     metrics.close();
     model.close();
   };
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void stop());
+  for (const signal of signals) process.on(signal, stop);
   console.log(`listening at ${await server.listen({ host: HOST, port })}`);
 }
 

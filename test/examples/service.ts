@@ -16,6 +16,12 @@ export function compileExamples(): void {
   if (status !== 0) throw new Error(stdout);
 }
 
+const running = new Set<ChildProcess>();
+/** Those that a test which failed has left. */
+export function endServices(): void {
+  for (const child of running) child.kill('SIGKILL');
+}
+
 /** The service as a process of its own, on the CPU, on a port of its own. */
 export class Service {
   private constructor(
@@ -31,13 +37,16 @@ export class Service {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const exited = once(child, 'exit');
+    running.add(child);
+    exited.then(() => running.delete(child));
     let said = '';
-    child.stderr.on('data', (text) => (said += text));
     const listening = new Promise<string>((resolve) => {
-      child.stdout.on('data', (text) => {
-        const found = /listening at (\S+)/.exec((said += text));
-        if (found) resolve(found[1]);
-      });
+      for (const output of [child.stdout, child.stderr])
+        output.on('data', (text) => {
+          said += text;
+          const found = /listening at (\S+)/.exec(said);
+          if (found) resolve(found[1]);
+        });
     });
     const url = await Promise.race([listening, exited]);
     if (typeof url !== 'string') throw new Error(`the service did not start: ${said}`);
