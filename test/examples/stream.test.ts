@@ -49,11 +49,13 @@ function holdDisk() {
   return { reached, release: () => release() };
 }
 
-const isSettled = async (promise: Promise<unknown>): Promise<boolean> => {
+async function isSettled(promise: Promise<unknown>): Promise<boolean> {
+  let settled = false;
+  const settle = () => (settled = true);
+  promise.then(settle, settle);
   await new Promise(setImmediate);
-  const pending = Symbol('pending');
-  return (await Promise.race([promise, Promise.resolve(pending)])) !== pending;
-};
+  return settled;
+}
 
 /** What the next start would have, if the process ended here. */
 async function tokensOnDisk(): Promise<number> {
