@@ -30,23 +30,25 @@ beforeEach(async () => {
   await handle.close();
 });
 afterEach(async () => {
+  release();
   jest.restoreAllMocks();
   await sessions.close();
   rmSync(data, { recursive: true });
 });
 
-/** Holds up the next fsync until it is let go; `reached` resolves when it is asked for. */
-function holdDisk() {
+/** Lets go what {@link holdDisk} holds. */
+let release = () => {};
+
+/** Holds up the next fsync; resolves when it is asked for. */
+function holdDisk(): Promise<void> {
   const datasync = disk.datasync;
-  let release = () => {};
-  const reached = new Promise<void>((resolve) => {
+  return new Promise<void>((resolve) => {
     jest.spyOn(disk, 'datasync').mockImplementationOnce(async function (this: typeof disk) {
       resolve();
       await new Promise<void>((go) => (release = go));
       return datasync.call(this);
     });
   });
-  return { reached, release: () => release() };
 }
 
 async function isSettled(promise: Promise<unknown>): Promise<boolean> {
@@ -69,7 +71,7 @@ async function tokensOnDisk(): Promise<number> {
 }
 
 test('a feed is answered when its tokens are on the disk, not before', async () => {
-  const { reached, release } = holdDisk();
+  const reached = holdDisk();
   const fed = stream.feed(Int32Array.of(1, 2, 3));
   await reached;
   expect(stream.session.tokens).toBe(3);
@@ -81,7 +83,7 @@ test('a feed is answered when its tokens are on the disk, not before', async () 
 
 test('a generated token is said when it is on the disk, not before', async () => {
   await stream.feed(Int32Array.of(1));
-  const { reached, release } = holdDisk();
+  const reached = holdDisk();
   const said = stream.generate({ maxTokens: 2 });
   const first = said.next();
   await reached;
@@ -107,7 +109,7 @@ test('what is written is flushed', async () => {
 });
 
 test('feeds that wait for the disk do not hold up those behind them, and share its next flush', async () => {
-  const { reached, release } = holdDisk();
+  const reached = holdDisk();
   const first = stream.feed(Int32Array.of(1));
   await reached;
   const flushes = jest.spyOn(disk, 'datasync');
@@ -163,7 +165,7 @@ test('those who wait for a stream that is deleted are told so', async () => {
   await said.next();
   const waiting = expect(stream.feed(Int32Array.of(2))).rejects.toMatchObject({ code: 'ERR_CLOSED' });
   const removed = sessions.remove('anna', stream.id);
-  expect(await isSettled(removed)).toBe(false);
+  expect([await isSettled(removed), stream.session.closed]).toEqual([false, false]);
   await said.return(undefined);
   await Promise.all([waiting, removed]);
   expect(stream.session.closed).toBe(true);
