@@ -3,11 +3,14 @@ import { channel } from 'node:diagnostics_channel';
 import { performance } from 'node:perf_hooks';
 import type { ErrorCode, InfiniError } from './errors';
 
-/** `infini-stream:attend`: an `attend`, `attendSync` or step of a batch has taken effect. */
+/**
+ * `infini-stream:attend`: an `attend`, `attendSync` or step of a batch has taken effect, or a model's sessions have taken a
+ * chunk of what they are fed, or a token each that they generate. A session counts once, not once per layer.
+ */
 export interface AttendEvent {
   /** The device's id. */
   device: string;
-  /** Appended; by a batch, to all its streams together. */
+  /** Appended; by a batch, to all its streams or sessions together. */
   tokens: number;
   /** From the call to its result: waiting for its turn counts. */
   milliseconds: number;
@@ -32,7 +35,7 @@ export interface SwapEvent {
   milliseconds: number;
 }
 
-/** `infini-stream:error`: a call was refused, has failed or was aborted. Published after the call has rejected or thrown. */
+/** `infini-stream:error`: a call on a stream was refused, has failed or was aborted. Published after the call has rejected or thrown. */
 export interface ErrorEvent {
   device: string;
   operation: 'attend' | 'retrieve' | 'swap';

@@ -7,7 +7,7 @@ const { spawnSync } = require('node:child_process');
 const root = path.join(__dirname, '..');
 
 /** They say nothing of a device. */
-const left = ['bench', 'cli', 'cuda-on-host', 'package', 'parity/simd', 'reference'];
+const left = ['bench', 'cli', 'cuda-on-host', 'examples', 'package', 'parity/simd', 'reference'];
 const jest = path.join(root, 'node_modules/jest/bin/jest.js');
 const suite = ['--testPathIgnorePatterns', ...left.map((folder) => `<rootDir>/test/${folder}`)];
 

@@ -1,5 +1,6 @@
 import { isAborted, reasonOf, watchAbort } from '../abort';
 import { readConfig } from '../config';
+import { attended, begin } from '../diagnostics';
 import { abortError, fail, type InfiniError } from '../errors';
 import { type NativeBatch, type NativeDevice, type NativeModel, type NativeStream, native } from '../native';
 import type { StreamConfig } from '../types';
@@ -175,6 +176,7 @@ export async function forward(
     row += part.tokens.length;
   }
   const call = { ticket: 0 };
+  const began = begin();
   let unwatch = () => {};
   try {
     await new Promise<void>((resolve, reject) => {
@@ -201,6 +203,17 @@ export async function forward(
   } finally {
     unwatch();
   }
+  if (began > 0) attended(native.deviceInfo(model.device).id, began, tokens.length, segmentsFilledBy(parts));
+}
+
+/** By parts that have been taken; of a session's layers, which all fill theirs at the same token, one counts. */
+function segmentsFilledBy(parts: readonly Part[]): number {
+  const segments = ({ session, tokens }: Part) => {
+    const { segmentLength } = session.model.config;
+    const before = session.tokens - tokens.length;
+    return Math.floor(session.tokens / segmentLength) - Math.floor(before / segmentLength);
+  };
+  return parts.reduce((sum, part) => sum + segments(part), 0);
 }
 
 /** The native error in the words of the whole call: native code knows its own chunk only. */

@@ -1,8 +1,12 @@
 import diagnostics from 'node:diagnostics_channel';
-import { type Device, StreamScheduler } from '../../lib';
+import { mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { type Device, loadModel, StreamScheduler } from '../../lib';
 import { openTestDevice } from '../support/device';
 import { expectReject } from '../support/failures';
 import { Rng } from '../support/rng';
+import { writeTinyModel } from '../support/tiny-model';
 import { config, inputFor } from './support';
 
 let device: Device;
@@ -61,6 +65,26 @@ test('every way to append tokens is told of, with the segments that were filled'
   for (const { milliseconds } of [...seen.attend, ...seen.absorb]) expect(milliseconds).toBeGreaterThan(0);
   expect([seen.swap, seen.error]).toEqual([[], []]);
   for (const stream of streams) stream.close();
+});
+
+test('sessions tell of their chunks and tokens, once for all layers', async () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'infini-stream-'));
+  await writeTinyModel(folder);
+  using model = await loadModel(folder, { device });
+  rmSync(folder, { recursive: true });
+  const { segmentLength, layers } = model.config;
+  expect(layers).toBeGreaterThan(1);
+  const sessions = [0, 1].map(() => model.createSession());
+  const seen = await listening(async () => {
+    await sessions[0].feed(new Int32Array(segmentLength * 2 - 1));
+    await sessions[0].generate({ maxTokens: 2 });
+    await model.feedAll(sessions.map((session) => ({ session, input: new Int32Array(3) })));
+    await expectReject(() => sessions[0].feed([-1]), { code: 'ERR_OUT_OF_RANGE' });
+  });
+  const event = { device: id(), milliseconds: time };
+  expect(seen.attend).toEqual([segmentLength * 2 - 1, 1, 1, 6].map((tokens) => ({ ...event, tokens })));
+  expect(seen.absorb).toEqual([1, 1].map((segments) => ({ ...event, segments })));
+  expect([seen.swap, seen.error]).toEqual([[], []]);
 });
 
 test('errors are told of once, with what was asked and the code', async () => {
