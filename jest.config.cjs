@@ -2,8 +2,11 @@ module.exports = {
   roots: ['<rootDir>/test'],
   testMatch: ['**/*.test.ts'],
   testEnvironment: '<rootDir>/test/support/environment.cjs',
-  // Emulated kernels are slow, and CI has few cores.
-  testTimeout: process.env.INFINI_TEST_DEVICE === 'cuda-emulated' ? 600_000 : 60_000,
+  // Emulated kernels and sanitizers are slow, and CI has few cores.
+  testTimeout:
+    process.env.INFINI_TEST_DEVICE === 'cuda-emulated' || process.env.INFINI_STREAM_SANITIZED
+      ? 600_000
+      : 60_000,
   transform: {
     // ES2022 makes swc lower `using`, which Node 20 does not know.
     '\\.m?ts$': ['@swc/jest', { jsc: { parser: { syntax: 'typescript' }, target: 'es2022' } }],

@@ -16,7 +16,9 @@ export {
   mergeStreams,
   openDevice,
   Recorder,
+  ScheduledStream,
   Session,
+  StreamScheduler,
   saveSession,
   saveStream,
 } from './index.js';

@@ -13,7 +13,7 @@ build({
   tree: path.join(folder, emulated ? 'emulated' : 'cmake'),
   to: path.join(folder, emulated ? 'build/Emulated' : 'build/Release'),
   config: 'Debug',
-  options: ['-DINFINI_SANITIZE=ON', `-DINFINI_CUDA=${emulated ? 'EMULATED' : 'OFF'}`],
+  options: ['-DINFINI_SANITIZE=address', `-DINFINI_CUDA=${emulated ? 'EMULATED' : 'OFF'}`],
 });
 
 // Node itself is not instrumented, so the run-time libraries must be there before it starts. libstdc++ goes with

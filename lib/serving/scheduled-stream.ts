@@ -118,8 +118,8 @@ export class ScheduledStream {
 
   /** As `MemoryStream.transform`. */
   transform(): AttendTransform {
-    const { core, member } = ScheduledStream.#of(this, 'transform');
-    return makeTransform((input, options) => core.ask(member, 'attend', input, options));
+    ScheduledStream.#of(this, 'transform');
+    return makeTransform((input, options) => ScheduledStream.#ask(this, 'attend', input, options)); // holds this stream
   }
 
   /** Frees the state; requests that have not settled reject with ERR_CLOSED. Idempotent. */

@@ -32,7 +32,8 @@ ArrayView view_of(const Napi::Value& value);
 // what was wrong in the user's words; here it protects memory.
 void* array_data(const Napi::Value& value, napi_typedarray_type type, int64_t elements);
 
-inline Error out_of_memory() { return Error(ErrorCode::OutOfMemory, "Expected room for the call but the allocation failed"); }
+// Made in good time: to make an Error needs memory.
+inline const Error kNoRoom(ErrorCode::OutOfMemory, "Expected room for the call but the allocation failed");
 
 // Runs a binding; an engine error becomes a JavaScript one.
 template <class Body> Napi::Value guarded(const Napi::CallbackInfo& info, Body body) {
@@ -41,7 +42,7 @@ template <class Body> Napi::Value guarded(const Napi::CallbackInfo& info, Body b
   } catch (const Error& error) {
     throw to_javascript(info.Env(), error);
   } catch (const std::bad_alloc&) {
-    throw to_javascript(info.Env(), out_of_memory());
+    throw to_javascript(info.Env(), kNoRoom);
   }
 }
 

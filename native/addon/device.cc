@@ -7,6 +7,9 @@
 namespace infini {
 namespace {
 
+// Made in good time: to close needs no memory, to make an Error does.
+const Error kDeviceClosed(ErrorCode::Closed, "The device was closed during the call");
+
 const DeviceReference& device_of(const Napi::CallbackInfo& info) { return unwrap<DeviceReference>(info[0]); }
 
 Napi::Value list(const Napi::CallbackInfo& info) {
@@ -19,7 +22,9 @@ Napi::Value list(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Value absence(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), cuda_absence()); }
+Napi::Value absence(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value { return Napi::String::New(info.Env(), cuda_absence()); });
+}
 
 // open(id, threads of this handle, threads the engine starts with)
 Napi::Value open(const Napi::CallbackInfo& info) {
@@ -43,12 +48,9 @@ Napi::Value close(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const auto device = device_of(info);
     device->closed = true;
-    const auto streams = device->streams;
-    for (StreamHandle* stream : streams) stream->close(Error(ErrorCode::Closed, "The device was closed during the call"));
-    const auto tensors = device->tensors;
-    for (MemoryHandle* tensor : tensors) tensor->close();
-    const auto models = device->models;
-    for (ModelHandle* model : models) model->close();
+    while (!device->streams.empty()) (*device->streams.begin())->close(kDeviceClosed);
+    while (!device->tensors.empty()) (*device->tensors.begin())->close();
+    while (!device->models.empty()) (*device->models.begin())->close();
     return info.Env().Undefined();
   });
 }

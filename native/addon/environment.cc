@@ -6,17 +6,15 @@
 namespace infini {
 namespace {
 
-struct Arrival {
-  uint32_t ticket;
-  std::shared_ptr<Call> call;
-};
+// Made in good time: to make an Error needs memory.
+const Error kThreadEnded(ErrorCode::Closed, "The thread that owned the stream has ended");
 
 }  // namespace
 
 void Channel::open(Napi::Env env) {
   const Napi::String name = Napi::String::New(env, "infini-stream");
   const auto arrive = [](napi_env env, napi_value, void*, void* data) {
-    const std::unique_ptr<Arrival> arrival(static_cast<Arrival*>(data));
+    const auto arrival = std::move(static_cast<Arrival*>(data)->self);
     if (!env) return;  // the thread is going away: nobody waits any more
     Napi::HandleScope scope(env);
     Environment::of(env).settle(env, arrival->ticket, arrival->call);
@@ -27,11 +25,11 @@ void Channel::open(Napi::Env env) {
   keep_alive(env, false);
 }
 
-void Channel::post(uint32_t ticket, std::shared_ptr<Call> call) {
+void Channel::post(const std::shared_ptr<Arrival>& arrival) {
   std::lock_guard lock(mutex_);
   if (!function_) return;
-  auto* arrival = new Arrival{ticket, std::move(call)};
-  if (napi_call_threadsafe_function(function_, arrival, napi_tsfn_nonblocking) != napi_ok) delete arrival;
+  arrival->self = arrival;
+  if (napi_call_threadsafe_function(function_, arrival.get(), napi_tsfn_nonblocking) != napi_ok) arrival->self.reset();
 }
 
 void Channel::close() {
@@ -63,16 +61,17 @@ Environment& Environment::of(Napi::Env env) { return **env.GetInstanceData<std::
 uint32_t Environment::submit(Napi::Env env, Engine& engine, const std::vector<Submission>& submissions) {
   const uint32_t first = next_ticket_;
   const bool idle = pending_.empty();
-  std::vector<std::shared_ptr<Call>> calls;
-  for (const auto& [call, callback] : submissions) {
-    const uint32_t ticket = next_ticket_++;
-    call->done = [channel = channel_, ticket](std::shared_ptr<Call> finished) {
-      channel->post(ticket, std::move(finished));
-    };
-    pending_[ticket] = {&engine, call, Napi::Persistent(callback)};
-    calls.push_back(call);
-  }
   try {
+    std::vector<std::shared_ptr<Call>> calls;
+    for (const auto& [call, callback] : submissions) {
+      const uint32_t ticket = next_ticket_++;
+      call->done = [channel = channel_, arrival = std::make_shared<Arrival>(ticket)](std::shared_ptr<Call> finished) {
+        arrival->call = std::move(finished);
+        channel->post(arrival);
+      };
+      pending_[ticket] = {&engine, call, Napi::Persistent(callback)};
+      calls.push_back(call);
+    }
     engine.submit(calls);
   } catch (...) {
     for (uint32_t ticket = first; ticket != next_ticket_; ++ticket) pending_.erase(ticket);
@@ -82,13 +81,20 @@ uint32_t Environment::submit(Napi::Env env, Engine& engine, const std::vector<Su
   return first;
 }
 
-void Environment::cancel(const std::vector<uint32_t>& tickets, const Error& reason) {
-  std::unordered_map<Engine*, std::vector<std::shared_ptr<Call>>> calls;
-  for (const uint32_t ticket : tickets) {
-    const auto found = pending_.find(ticket);
-    if (found != pending_.end()) calls[found->second.engine].push_back(found->second.call);
+void Environment::cancel(std::span<const uint32_t> tickets, const Error& reason) {
+  try {
+    std::unordered_map<Engine*, std::vector<std::shared_ptr<Call>>> calls;
+    for (const uint32_t ticket : tickets) {
+      const auto found = pending_.find(ticket);
+      if (found != pending_.end()) calls[found->second.engine].push_back(found->second.call);
+    }
+    for (const auto& [engine, theirs] : calls) engine->cancel(theirs, reason);
+  } catch (const std::bad_alloc&) {
+    for (const uint32_t ticket : tickets) {
+      const auto found = pending_.find(ticket);
+      if (found != pending_.end()) found->second.engine->cancel({&found->second.call, 1}, reason);
+    }
   }
-  for (const auto& [engine, theirs] : calls) engine->cancel(theirs, reason);
 }
 
 void Environment::settle(Napi::Env env, uint32_t ticket, const std::shared_ptr<Call>& call) {
@@ -110,10 +116,8 @@ void Environment::settle(Napi::Env env, uint32_t ticket, const std::shared_ptr<C
 // The JavaScript thread ends, perhaps in the middle of work: stop it, tell nobody.
 void Environment::shut_down() {
   channel_->close();
-  const Error reason(ErrorCode::Closed, "The thread that owned the stream has ended");
-  const auto open = streams;
-  for (StreamHandle* stream : open) stream->close(reason);
-  for (const auto& [ticket, pending] : pending_) pending.engine->cancel({pending.call}, reason);
+  while (!streams.empty()) (*streams.begin())->close(kThreadEnded);
+  for (const auto& [ticket, pending] : pending_) pending.engine->cancel({&pending.call, 1}, kThreadEnded);
   pending_.clear();
 }
 

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <mutex>
+#include <span>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -16,12 +17,19 @@ namespace infini {
 
 struct StreamHandle;
 
+// A call on its way back to JavaScript. Made before the call begins, for it must get through when memory is short.
+struct Arrival {
+  uint32_t ticket;
+  std::shared_ptr<Call> call;
+  std::shared_ptr<Arrival> self;  // while it is on its way
+};
+
 // Carries finished calls to the JavaScript thread. Shared with the engine's threads, which may outlive it: after
 // close() whatever still arrives is dropped.
 class Channel {
  public:
   void open(Napi::Env env);
-  void post(uint32_t ticket, std::shared_ptr<Call> call);
+  void post(const std::shared_ptr<Arrival>& arrival);
   void close();
   void keep_alive(Napi::Env env, bool alive);  // whether the process waits for it
 
@@ -42,7 +50,8 @@ class Environment : public std::enable_shared_from_this<Environment> {
   };
   // Queues the calls at once, in this order; returns the ticket of the first: the others' follow it.
   uint32_t submit(Napi::Env env, Engine& engine, const std::vector<Submission>& submissions);
-  void cancel(const std::vector<uint32_t>& tickets, const Error& reason);
+  // All of them at once; if there is no memory for that, one after the other.
+  void cancel(std::span<const uint32_t> tickets, const Error& reason);
   // The call whose callback is running, for it to fetch the result.
   const Call* settling() const { return settling_; }
 

@@ -1,6 +1,13 @@
 #include "addon/handles.h"
 
 namespace infini {
+namespace {
+
+// Made in good time: to close needs no memory, to make an Error does.
+const Error kStreamCollected(ErrorCode::Closed, "The stream was collected");
+const Error kBatchCollected(ErrorCode::Closed, "The batch was collected");
+
+}  // namespace
 
 StreamHandle::StreamHandle(Napi::Env env, std::shared_ptr<DeviceHandle> device, std::shared_ptr<Stream> stream)
     : env(env),
@@ -9,18 +16,22 @@ StreamHandle::StreamHandle(Napi::Env env, std::shared_ptr<DeviceHandle> device, 
       config(stream->config),
       byte_length(stream->byte_length()),
       stream(std::move(stream)) {
-  environment->streams.insert(this);
   this->device->streams.insert(this);
+  try {
+    environment->streams.insert(this);
+  } catch (...) {
+    this->device->streams.erase(this);
+    throw;
+  }
   Napi::MemoryManagement::AdjustExternalMemory(env, byte_length);
 }
 
-StreamHandle::~StreamHandle() { close(Error(ErrorCode::Closed, "The stream was collected")); }
+StreamHandle::~StreamHandle() { close(kStreamCollected); }
 
 void StreamHandle::close(const Error& reason) {
   if (!stream) return;
   device->engine.cancel_all(*stream, reason);
-  const auto open = batches;
-  for (BatchHandle* batch : open) batch->close(reason);
+  while (!batches.empty()) (*batches.begin())->close(reason);
   stream.reset();
   environment->streams.erase(this);
   device->streams.erase(this);
@@ -32,10 +43,15 @@ BatchHandle::BatchHandle(std::shared_ptr<DeviceHandle> given, const std::vector<
   std::vector<std::shared_ptr<Stream>> shared;
   for (StreamHandle* member : members) shared.push_back(member->stream);
   batch = std::make_shared<Batch>(device->engine.backend(), std::move(shared));
-  for (StreamHandle* member : members) member->batches.insert(this);
+  try {
+    for (StreamHandle* member : members) member->batches.insert(this);
+  } catch (...) {
+    for (StreamHandle* member : members) member->batches.erase(this);
+    throw;
+  }
 }
 
-BatchHandle::~BatchHandle() { close(Error(ErrorCode::Closed, "The batch was collected")); }
+BatchHandle::~BatchHandle() { close(kBatchCollected); }
 
 void BatchHandle::close(const Error& reason) {
   if (!batch) return;

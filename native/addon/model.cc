@@ -63,17 +63,19 @@ class Loading final : public Napi::AsyncWorker {
     } catch (const Error& error) {
       error_ = error;
     } catch (const std::bad_alloc&) {
-      error_ = Error(ErrorCode::OutOfMemory, "Expected room for the weights of a model but the allocation failed");
+      error_ = kNoRoom;
     }
   }
 
   void OnOK() override {
     if (!error_ && device_->closed) error_ = Error(ErrorCode::Closed, "The device was closed while the model was loaded");
-    if (error_) {
-      Callback().Call({to_javascript(Env(), *error_).Value(), Env().Null()});
-    } else {
-      Callback().Call({Env().Null(), wrap<ModelHandle>(Env(), Env(), device_, std::move(model_))});
+    Napi::Value model = Env().Null();
+    try {
+      if (!error_) model = wrap<ModelHandle>(Env(), Env(), device_, std::move(model_));
+    } catch (const std::bad_alloc&) {
+      error_ = kNoRoom;
     }
+    Callback().Call({error_ ? to_javascript(Env(), *error_).Value() : Env().Null(), model});
   }
 
  private:

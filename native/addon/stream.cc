@@ -1,4 +1,5 @@
 // Streams: one function per method of lib/stream.ts.
+#include <array>
 #include <cstring>
 
 #include "addon/arguments.h"
@@ -10,6 +11,10 @@
 
 namespace infini {
 namespace {
+
+// Made in good time: to end a call needs no memory, to make an Error does.
+const Error kAborted(ErrorCode::Abort, "The operation was aborted");
+const Error kClosed(ErrorCode::Closed, "The stream was closed during the call");
 
 StreamHandle& handle_of(const Napi::CallbackInfo& info) { return unwrap<StreamHandle>(info[0]); }
 
@@ -59,6 +64,8 @@ Napi::Value attend_many(const Napi::CallbackInfo& info) {
     Napi::Array results = Napi::Array::New(info.Env(), count);
     std::vector<Environment::Submission> submissions;
     std::vector<uint32_t> indices;
+    submissions.reserve(count);  // an entry is in both or in none
+    indices.reserve(count);
     StreamHandle* handle = nullptr;
     for (uint32_t i = 0; i < count; ++i) {
       const Napi::Array entry = entries.Get(i).As<Napi::Array>();
@@ -74,7 +81,7 @@ Napi::Value attend_many(const Napi::CallbackInfo& info) {
       } catch (const Error& error) {
         results.Set(i, to_javascript(info.Env(), error).Value());
       } catch (const std::bad_alloc&) {
-        results.Set(i, to_javascript(info.Env(), out_of_memory()).Value());
+        results.Set(i, to_javascript(info.Env(), kNoRoom).Value());
       }
     }
     if (submissions.empty()) return results;
@@ -137,9 +144,15 @@ Napi::Value take(const Napi::CallbackInfo& info) {
 Napi::Value cancel(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const Napi::Array given = info[0].As<Napi::Array>();
-    std::vector<uint32_t> tickets;
-    for (uint32_t i = 0; i < given.Length(); ++i) tickets.push_back(given.Get(i).As<Napi::Number>().Uint32Value());
-    Environment::of(info.Env()).cancel(tickets, Error(ErrorCode::Abort, "The operation was aborted"));
+    Environment& environment = Environment::of(info.Env());
+    const auto ticket = [&](uint32_t i) { return given.Get(i).As<Napi::Number>().Uint32Value(); };
+    try {
+      std::vector<uint32_t> tickets;
+      for (uint32_t i = 0; i < given.Length(); ++i) tickets.push_back(ticket(i));
+      environment.cancel(tickets, kAborted);
+    } catch (const std::bad_alloc&) {  // an abort must not fail
+      for (uint32_t i = 0; i < given.Length(); ++i) environment.cancel(std::array{ticket(i)}, kAborted);
+    }
     return info.Env().Undefined();
   });
 }
@@ -177,7 +190,7 @@ Napi::Value fork(const Napi::CallbackInfo& info) {
 
 Napi::Value close(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
-    handle_of(info).close(Error(ErrorCode::Closed, "The stream was closed during the call"));
+    handle_of(info).close(kClosed);
     return info.Env().Undefined();
   });
 }

@@ -1,7 +1,8 @@
 #include "core/buffer.h"
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
-#include <deque>
 #include <mutex>
 #include <new>
 
@@ -22,27 +23,18 @@ class IdleBlocks {
 
   void* take(size_t bytes) {
     std::lock_guard lock(mutex_);
-    for (auto block = blocks_.begin(); block != blocks_.end(); ++block) {
-      if (block->bytes == bytes) {
-        void* data = block->data;
-        forget(*block);
-        blocks_.erase(block);
-        return data;
-      }
+    for (size_t i = 0; i < count_; ++i) {
+      if (blocks_[i].bytes == bytes) return remove(i);
     }
     return nullptr;
   }
 
   void keep(void* data, size_t bytes, Ledger& ledger) {
     std::lock_guard lock(mutex_);
-    blocks_.push_back({data, bytes, &ledger});
+    blocks_[count_++] = {data, bytes, &ledger};
     held_ += bytes;
     ledger.idle_bytes += int64_t(bytes);
-    while (held_ > kMost || blocks_.size() > kMostBlocks) {
-      std::free(blocks_.front().data);
-      forget(blocks_.front());
-      blocks_.pop_front();
-    }
+    while (held_ > kMost || count_ > kMostBlocks) std::free(remove(0));
   }
 
  private:
@@ -51,13 +43,17 @@ class IdleBlocks {
     size_t bytes;
     Ledger* ledger;
   };
-  void forget(const Block& block) {
+  void* remove(size_t i) {
+    const Block block = blocks_[i];
+    std::move(blocks_.begin() + i + 1, blocks_.begin() + count_--, blocks_.begin() + i);
     held_ -= block.bytes;
     block.ledger->idle_bytes -= int64_t(block.bytes);
+    return block.data;
   }
 
   std::mutex mutex_;
-  std::deque<Block> blocks_;
+  std::array<Block, kMostBlocks + 1> blocks_;  // the oldest first. Of its own memory: freeing must not ask for more
+  size_t count_ = 0;
   size_t held_ = 0;
 };
 

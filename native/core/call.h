@@ -1,6 +1,7 @@
 // One asynchronous call, from its submission to its outcome.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -54,6 +55,8 @@ struct Call {
   bool advancing = false;   // a thread is between two stages
   bool committing = false;  // too late to cancel
   std::optional<Error> cancelled;
+  std::exception_ptr thrown;   // by its stage of a round
+  std::shared_ptr<Call> next;  // in a list of calls to deliver
 };
 
 }  // namespace infini

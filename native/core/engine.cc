@@ -13,17 +13,24 @@ namespace {
 constexpr std::chrono::milliseconds kTimeSlice{2};
 constexpr int kThreadsPerCore = 4;  // at most, however many a handle asks for
 
-Error as_error(std::exception_ptr thrown) {
+// Made in good time: to copy an Error needs no memory, to make one does.
+const Error kOutOfMemory(ErrorCode::OutOfMemory, "Expected room for the scratch of one call but the allocation failed");
+
+Error as_error(std::exception_ptr thrown) noexcept {
   try {
-    std::rethrow_exception(thrown);
-  } catch (const Error& error) {
-    return error;
-  } catch (const std::bad_alloc&) {
-    return Error(ErrorCode::OutOfMemory, "Expected room for the scratch of one call but the allocation failed");
-  } catch (const std::exception& error) {
-    return Error(ErrorCode::Device, error.what());
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const Error& error) {
+      return error;
+    } catch (const std::bad_alloc&) {
+      return kOutOfMemory;
+    } catch (const std::exception& error) {
+      return Error(ErrorCode::Device, error.what());
+    } catch (...) {
+      return Error(ErrorCode::Device, "The call failed for an unknown reason");
+    }
   } catch (...) {
-    return Error(ErrorCode::Device, "The call failed for an unknown reason");
+    return kOutOfMemory;
   }
 }
 
@@ -61,16 +68,29 @@ void Engine::start_threads(int wanted) {
 void Engine::submit(const Calls& calls) {
   Lock lock(mutex_);
   for (const auto& call : calls) start_threads(call->limit->most);
-  for (const auto& call : calls) enqueue(call);
+  enqueue(calls);
+  for (const auto& call : calls) {
+    ++ledger_->pending_calls;
+    for (const auto& stream : call->streams()) call->behind += stream->calls_.front() != call;
+    if (call->behind == 0) activate(call);
+  }
 }
 
-void Engine::enqueue(const std::shared_ptr<Call>& call) {
-  ++ledger_->pending_calls;
-  for (const auto& stream : call->streams()) {
-    if (!stream->calls_.empty()) ++call->behind;
-    stream->calls_.push_back(call);
+// Takes all the memory that they will need to leave again. All or none.
+void Engine::enqueue(const Calls& calls) {
+  const size_t most = submitted_ + calls.size();
+  if (most > active_.capacity()) active_.reserve(2 * most);
+  try {
+    for (const auto& call : calls) {
+      for (const auto& stream : call->streams()) stream->calls_.push_back(call);
+    }
+  } catch (...) {
+    for (const auto& call : calls) {
+      for (const auto& stream : call->streams()) std::erase(stream->calls_, call);
+    }
+    throw;
   }
-  if (call->behind == 0) activate(call);
+  submitted_ = most;
 }
 
 void Engine::activate(const std::shared_ptr<Call>& call) {
@@ -80,6 +100,7 @@ void Engine::activate(const std::shared_ptr<Call>& call) {
 
 // Out of every queue, wherever in it: whoever thereby comes first everywhere has its turn.
 void Engine::dequeue(const std::shared_ptr<Call>& call) {
+  --submitted_;
   if (call->behind == 0) active_.erase(std::find(active_.begin(), active_.end(), call));
   for (const auto& stream : call->streams()) {
     auto& calls = stream->calls_;
@@ -150,7 +171,17 @@ void Engine::run_units(const std::shared_ptr<Call>& call, Lock& lock) {
 void Engine::gather_main() {
   Lock lock(mutex_);
   for (;;) {
-    const Calls round = prepare_round(lock);
+    Calls round, waiting;
+    try {
+      round.reserve(2 * submitted_);
+      waiting.reserve(2 * submitted_);
+    } catch (const std::bad_alloc&) {  // the first call makes room for the others
+      const auto call = active_.front();
+      if (!call->cancelled) call->cancelled = kOutOfMemory;
+      advance(call, lock);
+      continue;
+    }
+    prepare_round(round, waiting, lock);
     if (!round.empty()) {
       run_round(round, lock);
     } else if (active_.empty()) {
@@ -159,10 +190,15 @@ void Engine::gather_main() {
   }
 }
 
-// Takes every call to its next stage. Those that are over make room for others, which still join.
-Engine::Calls Engine::prepare_round(Lock& lock) {
-  Calls round;
-  for (Calls waiting = active_; !waiting.empty();) {
+// Takes every call to its next stage. Those that are over make room for others, which still join; while there is
+// room for them in the vectors, which do not grow.
+void Engine::prepare_round(Calls& round, Calls& waiting, Lock& lock) {
+  for (;;) {
+    waiting.clear();
+    for (const auto& call : active_) {
+      if (call->running == 0 && round.size() + waiting.size() < round.capacity()) waiting.push_back(call);
+    }
+    if (waiting.empty()) return;
     for (const auto& call : waiting) call->advancing = true;  // from here on a cancellation only marks it
     for (const auto& call : waiting) {
       advance(call, lock);
@@ -170,37 +206,32 @@ Engine::Calls Engine::prepare_round(Lock& lock) {
       call->running = 1;
       round.push_back(call);
     }
-    waiting.clear();
-    for (const auto& call : active_) {
-      if (call->running == 0) waiting.push_back(call);
-    }
   }
-  return round;
 }
 
 void Engine::run_round(const Calls& calls, Lock& lock) {
   lock.unlock();
-  std::vector<Work*> works;
-  for (const auto& call : calls) {
-    if (!only_copies(call->kind)) call->work->gather(works);
-  }
   std::optional<KernelTime> time(*ledger_);
   const auto refused = caught([&] {
+    std::vector<Work*> works;
+    for (const auto& call : calls) {
+      if (!only_copies(call->kind)) call->work->gather(works);
+    }
     if (!works.empty()) backend_->launch(works.data(), int(works.size()));
   });
-  std::vector<std::exception_ptr> thrown;
   for (const auto& call : calls) {
     const bool stays_off = refused && !only_copies(call->kind);
-    thrown.push_back(stays_off ? refused : caught([&] {
+    call->thrown = stays_off ? refused : caught([&] {
       for (int unit = 0; unit < call->units; ++unit) call->work->run(unit);  // several only of a work made of others
-    }));
+    });
   }
   time.reset();
   lock.lock();
-  for (size_t i = 0; i < calls.size(); ++i) {
+  for (const auto& call : calls) {
     ++ledger_->units;
-    calls[i]->running = 0;
-    if (thrown[i] && !calls[i]->cancelled) calls[i]->cancelled = as_error(thrown[i]);
+    call->running = 0;
+    const auto thrown = std::move(call->thrown);
+    if (thrown && !call->cancelled) call->cancelled = as_error(thrown);
   }
 }
 
@@ -247,44 +278,63 @@ void Engine::deliver(const std::shared_ptr<Call>& call) {
   done(call);
 }
 
-void Engine::cancel(const Calls& calls, const Error& reason) {
-  Lock lock(mutex_);
-  cancel_and_unlock(calls, reason, lock);
-}
-
-void Engine::cancel_all(Stream& stream, const Error& reason) {
-  Lock lock(mutex_);
-  cancel_and_unlock({stream.calls_.begin(), stream.calls_.end()}, reason, lock);
-}
-
-void Engine::cancel_all(Batch& batch, const Error& reason) {
-  Lock lock(mutex_);
-  Calls steps;
-  for (const auto& call : batch.streams.front()->calls_) {
-    if (call->batch.get() == &batch) steps.push_back(call);
+void Engine::deliver_all(std::shared_ptr<Call> first) {
+  while (first) {
+    const auto call = std::move(first);
+    first = std::move(call->next);
+    deliver(call);
   }
-  cancel_and_unlock(steps, reason, lock);
 }
 
-void Engine::cancel_and_unlock(const Calls& calls, const Error& reason, Lock& lock) {
-  Calls finished;
-  for (const auto& call : calls) cancel_locked(call, reason, finished);
-  lock.unlock();
-  for (const auto& call : finished) deliver(call);
+void Engine::cancel(std::span<const std::shared_ptr<Call>> calls, const Error& reason) noexcept {
+  std::shared_ptr<Call> finished;
+  std::shared_ptr<Call>* last = &finished;
+  {
+    Lock lock(mutex_);
+    for (const auto& call : calls) {
+      if (cancel_locked(call, reason)) last = &(*last = call)->next;
+    }
+  }
+  deliver_all(std::move(finished));
 }
 
-// Not for a call that was never submitted: it would count as one that has not begun.
-void Engine::cancel_locked(const std::shared_ptr<Call>& call, const Error& reason, Calls& finished) {
-  if (call->committing || call->cancelled) return;
+void Engine::cancel_all(Stream& stream, const Error& reason) noexcept { cancel_queued(stream, nullptr, reason); }
+
+void Engine::cancel_all(Batch& batch, const Error& reason) noexcept {
+  cancel_queued(*batch.streams.front(), &batch, reason);
+}
+
+// All calls in the stream's queue, or those of a batch.
+void Engine::cancel_queued(Stream& stream, const Batch* batch, const Error& reason) {
+  std::shared_ptr<Call> finished;
+  std::shared_ptr<Call>* last = &finished;
+  {
+    Lock lock(mutex_);
+    for (size_t i = 0; i < stream.calls_.size();) {
+      const auto call = stream.calls_[i];
+      const bool wanted = !batch || call->batch.get() == batch;
+      if (wanted && cancel_locked(call, reason)) {
+        last = &(*last = call)->next;  // out of the queue: the next one is in its place
+      } else {
+        ++i;
+      }
+    }
+  }
+  deliver_all(std::move(finished));
+}
+
+// True when it is over, for it had not begun. Not for a call that was never submitted: it would count as one of these.
+bool Engine::cancel_locked(const std::shared_ptr<Call>& call, const Error& reason) {
+  if (call->committing || call->cancelled) return false;
   call->cancelled = reason;
-  if (!call->work && !call->advancing) {  // not begun: it only leaves the queues
+  if (!call->work && !call->advancing) {  // it only leaves the queues
     dequeue(call);
     call->error = reason;
-    finished.push_back(call);
-    return;
+    return true;
   }
   if (call->work) call->work->cancelled = true;
   changed_.notify_one();
+  return false;
 }
 
 }  // namespace infini

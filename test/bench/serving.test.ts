@@ -1,6 +1,7 @@
 import { openDevice, type ScheduledAttendInput, StreamScheduler } from '../../lib';
 
-const { checkSame, inWords, measure, readOptions } = require('../../bench/serving.cjs');
+const { inWords, measure, readOptions } = require('../../bench/serving.cjs');
+const { checkSame } = require('../../bench/serving-load.cjs');
 
 const small = [
   '--streams',

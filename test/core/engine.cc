@@ -267,7 +267,7 @@ void user(Engine& engine, Seen& seen, uint32_t seed, int rounds) {
       }
       if (!bundle.empty()) continue;
       const Error abort(ErrorCode::Abort, "aborted");
-      if (roll(6) == 0) engine.cancel({calls[size_t(roll(int(calls.size())))], calls.front(), calls.back()}, abort);
+      if (roll(6) == 0) engine.cancel(std::vector{calls[size_t(roll(int(calls.size())))], calls.front(), calls.back()}, abort);
       if (roll(25) == 0) engine.cancel_all(*streams[size_t(roll(kStreams))], abort);
       if (roll(25) == 0) engine.cancel_all(*batches[size_t(roll(3))], abort);
       if (roll(20) == 0) std::this_thread::sleep_for(std::chrono::microseconds(roll(300)));

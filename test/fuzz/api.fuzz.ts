@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { lastOperations } from '../support/operation-log';
 import { SEED } from '../support/seeded';
 
 const SECONDS = Number(process.env.FUZZ_SECONDS ?? 60);
@@ -48,18 +49,3 @@ test(
   },
   SECONDS * 1000 + 200_000,
 );
-
-/** The log is a ring of numbered lines. */
-function lastOperations(log: string): string {
-  try {
-    const lines = readFileSync(log, 'latin1').split('\n').filter(Boolean);
-    const index = (line: string) => Number(/^#(\d+)/.exec(line)?.[1]);
-    return lines
-      .sort((a, b) => index(a) - index(b))
-      .slice(-12)
-      .map((line) => line.trimEnd())
-      .join('\n');
-  } catch {
-    return '(no log)';
-  }
-}

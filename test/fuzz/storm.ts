@@ -1,8 +1,8 @@
 // The storm itself, run by api.fuzz.ts in a process of its own: node --expose-gc -r register.cjs storm.ts SEED SECONDS LOG
 
-import { closeSync, openSync, writeSync } from 'node:fs';
 import { inspect } from 'node:util';
 import { openTestDevice } from '../support/device';
+import { OperationLog } from '../support/operation-log';
 import { Rng } from '../support/rng';
 import { bytesOf } from '../support/tensors';
 import { flexibleBatch, Team } from './batch-call';
@@ -13,18 +13,10 @@ import { validCall } from './valid-call';
 import { Victim } from './victim';
 import { World } from './world';
 
-const LINE = 512;
-const LINES = 64;
 const PATIENCE = 60_000;
 
 const [seed, seconds] = process.argv.slice(2).map(Number);
-const log = openSync(process.argv[4], 'w+');
-
-/** The last operations, in a file, so that they are there when the process is not. */
-function record(index: number, text: string): void {
-  const line = `#${index} ${text}`.replace(/[^\x20-\x7e]/g, '?').slice(0, LINE - 1);
-  writeSync(log, `${line.padEnd(LINE - 1)}\n`, (index % LINES) * LINE);
-}
+const log = new OperationLog(process.argv[4]);
 
 function fail(error: unknown): never {
   process.stdout.write(`${inspect(error, { depth: 4 })}\n`);
@@ -87,9 +79,9 @@ async function storm(): Promise<void> {
     world.use(rng);
     const dice = rng.uniform(0, operations[operations.length - 1][0]);
     const [, name, run] = operations.find(([upTo]) => dice < upTo) ?? operations[0];
-    record(index, `${name}...`);
+    log.record(index, `${name}...`);
     run();
-    record(index, `${name}: ${world.hostile.notes.join(' ')}`);
+    log.record(index, `${name}: ${world.hostile.notes.join(' ')}`);
     index++;
     if (world.crowded || rng.uniform() < 0.01) await world.settle(PATIENCE);
     else if (rng.uniform() < 0.2) await new Promise((resolve) => setImmediate(resolve));
@@ -105,7 +97,7 @@ async function storm(): Promise<void> {
   victim.check();
   if (!canary().equals(song)) throw new Error('a fresh stream computes something else');
   process.stdout.write(`${JSON.stringify({ operations: index, victim: victim.calls, ...world.outcomes })}\n`);
-  closeSync(log);
+  log.close();
 }
 
 storm().catch(fail);

@@ -54,6 +54,11 @@ const typedUsage = `
     return loadStream(device, 'state');
   }
   keep().catch((error: InfiniError) => console.log(error.code === 'ERR_SNAPSHOT'));
+  using scheduler: StreamScheduler = new StreamScheduler(device, { whenFull: 'reject' });
+  const scheduled: ScheduledStream = scheduler.createStream({ heads: 1, headDim: 2 });
+  const { readable, writable }: AttendTransform = scheduled.transform();
+  readable.pipeTo(new WritableStream<Tensor>()).then(() => console.log(scheduler.stats().queued, writable.locked));
+  diagnostics.subscribe('infini-stream:attend', (event) => console.log((event as AttendEvent).milliseconds));
 `;
 
 /** Runs a file in the user's folder; only the prebuild may be loaded. */
@@ -123,7 +128,9 @@ describe('the published package', () => {
     `;
     writeFileSync(join(user, 'one.mjs'), script);
     expect(runThere('one.mjs').trim()).toBe(
-      'true Batch,Device,DeviceTensor,MemoryStream,Model,Session,listDevices,loadModel,loadSession,loadStream,openDevice,saveSession,saveStream',
+      'true Batch,Device,DeviceTensor,MemoryStream,Model,Recorder,ScheduledStream,Session,StreamScheduler,' +
+        'applyTransition,composeTransitions,listDevices,loadModel,loadSession,loadStream,mergeStreams,openDevice,' +
+        'saveSession,saveStream',
     );
   });
 
@@ -137,9 +144,13 @@ describe('the published package', () => {
   });
 
   test('has types for TypeScript users of both module systems', () => {
-    const types = 'Batch, Device, DeviceTensor, Generated, InfiniError, MemoryStream, Model, Session, Tensor';
-    const values = 'loadModel, loadSession, loadStream, openDevice, saveSession, saveStream';
-    const importLine = `import { ${values}, ${types.replace(/\w+/g, 'type $&')} } from 'infini-stream';`;
+    const types =
+      'AttendEvent, AttendTransform, Batch, Device, DeviceTensor, Generated, InfiniError, MemoryStream, Model, ' +
+      'ScheduledStream, Session, Tensor';
+    const importLine = `
+      import diagnostics from 'node:diagnostics_channel';
+      import { WritableStream } from 'node:stream/web';
+      import { loadModel, loadSession, loadStream, openDevice, saveSession, saveStream, StreamScheduler, ${types.replace(/\w+/g, 'type $&')} } from 'infini-stream';`;
     for (const file of ['typed.mts', 'typed.cts']) writeFileSync(join(user, file), importLine + typedUsage);
     const roots = ['--typeRoots', join(root, 'node_modules/@types'), '--types', 'node'];
     const options = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,esnext.disposable'];

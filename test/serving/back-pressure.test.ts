@@ -1,4 +1,7 @@
 import { type Device, type ScheduledStream, StreamScheduler } from '../../lib';
+import { readLimits } from '../../lib/serving/options';
+import { Queue } from '../../lib/serving/queue';
+import type { Request } from '../../lib/serving/request';
 import { openTestDevice } from '../support/device';
 import { expectReject } from '../support/failures';
 import { Rng } from '../support/rng';
@@ -95,4 +98,27 @@ test('drain resolves when no request is left, at once when there is none', async
   for (const stream of streams) token(stream).then(() => settled++);
   await scheduler[Symbol.asyncDispose]();
   expect([settled, scheduler.closed]).toEqual([6, true]);
+});
+
+test('each request that has its turn, or leaves before it, lets in one from outside', () => {
+  const admitted: number[] = [];
+  const queue = new Queue({ ...readLimits({ maxQueue: 2 }) }, (request) => admitted.push(request.bytes));
+  const requests = [1, 2, 3, 4, 5].map((bytes) => {
+    const request = { bytes, member: { outside: undefined } } as unknown as Request;
+    queue.check(bytes, request.member);
+    queue.enter(request);
+    return request;
+  });
+  const seen = [[...admitted]];
+  for (const i of [0, 3, 1]) {
+    queue.left(requests[i]);
+    seen.push([...admitted]);
+  }
+  expect(seen).toEqual([
+    [1, 2],
+    [1, 2, 3],
+    [1, 2, 3],
+    [1, 2, 3, 5],
+  ]);
+  expect([queue.waiting, queue.outside.size, queue.bytes]).toEqual([2, 0, 15]);
 });

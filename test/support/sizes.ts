@@ -45,6 +45,9 @@ const SIZES = {
     snapshotRuns: 100,
     spoiledFiles: 10_000,
     kills: 200,
+    /** Of test/soak. */
+    soakSeconds: 60,
+    soakStreams: 200,
   },
   emulated: {
     warmTokens: 4000,
@@ -73,6 +76,8 @@ const SIZES = {
     snapshotRuns: 8,
     spoiledFiles: 600,
     kills: 20,
+    soakSeconds: 20,
+    soakStreams: 12,
   },
 };
 

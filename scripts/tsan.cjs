@@ -1,0 +1,48 @@
+// Runs the tests on an addon built with ThreadSanitizer.
+//   npm run test:tsan [-- arguments of jest]
+//
+// Node itself is not instrumented. ThreadSanitizer sees its threads and locks but not its atomics, and so reports races
+// inside it that are none. Every report in which any of this package's own code took part is a failure; the others count.
+
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { execFileSync, spawnSync } = require('node:child_process');
+const { build, root } = require('./build.cjs');
+const { jest } = require('./device-suite.cjs');
+
+const folder = path.join(root, 'build-tsan');
+build({
+  tree: path.join(folder, 'cmake'),
+  to: path.join(folder, 'build/Release'),
+  config: 'Debug',
+  options: ['-DINFINI_SANITIZE=thread', '-DINFINI_CUDA=OFF'],
+});
+
+const reports = fs.mkdtempSync(path.join(os.tmpdir(), 'infini-tsan-'));
+const library = execFileSync('g++', ['-print-file-name=libtsan.so'], { encoding: 'utf8' }).trim();
+// -R: the addresses that a kernel with much randomness gives are not all among those ThreadSanitizer can shadow.
+const command = ['-R', process.execPath, jest, '--runInBand', ...process.argv.slice(2)];
+const { status } = spawnSync('setarch', command, {
+  cwd: root,
+  stdio: 'inherit',
+  env: {
+    ...process.env,
+    LD_PRELOAD: library,
+    TSAN_OPTIONS: `exitcode=0:log_path=${path.join(reports, 'report')}:history_size=4`,
+    INFINI_STREAM_PREBUILD: folder, // where node-gyp-build looks
+    INFINI_STREAM_SANITIZED: '1', // for tests that measure memory
+  },
+});
+
+const all = fs
+  .readdirSync(reports) // one file for each process
+  .flatMap((name) => fs.readFileSync(path.join(reports, name), 'utf8').split(/^={18}$/m))
+  .filter((text) => text.includes('WARNING: ThreadSanitizer'));
+const ours = all.filter((text) => text.includes('infini_stream.node'));
+fs.rmSync(reports, { recursive: true });
+for (const text of ours) process.stderr.write(`${text}\n`);
+process.stderr.write(
+  `ThreadSanitizer: ${ours.length} reports of the addon, ${all.length - ours.length} inside Node\n`,
+);
+process.exit(ours.length > 0 ? 1 : (status ?? 1));
