@@ -4,9 +4,7 @@ import { type LoadModelOptions, loadModel } from 'infini-stream';
 import { Metrics } from './metrics';
 import { makeServer } from './server';
 import { Sessions } from './sessions';
-
-/** How long those who are slow to take their answers may hold up a shutdown. */
-const PATIENCE = 10_000;
+import { makeStop } from './stop';
 
 function setting(name: string, standard: number): number {
   const value = Number(process.env[name] ?? standard);
@@ -34,13 +32,12 @@ async function main(): Promise<void> {
   const stopping = new AbortController();
   const server = makeServer(sessions, metrics, stopping.signal, options);
 
+  const stopServer = makeStop(server, setting('PATIENCE', 10_000));
   const signals = ['SIGTERM', 'SIGINT'] as const;
   const stop = async () => {
     for (const signal of signals) process.off(signal, stop); // a second one ends it at once
     stopping.abort(); // generations end at their next token
-    const impatience = setTimeout(() => server.server.closeAllConnections(), PATIENCE);
-    await server.close(); // takes no more requests, and answers those that are here
-    clearTimeout(impatience);
+    await stopServer();
     await sessions.close();
     metrics.close();
     model.close();

@@ -77,7 +77,7 @@ export class LiveStream {
     try {
       for await (const { token, text } of this.session.generate(options)) {
         const end = this.session.tokens;
-        this.#log(end - 1, Int32Array.of(token));
+        await this.#log(end - 1, Int32Array.of(token));
         yield { token, text, tokens: end };
       }
     } finally {

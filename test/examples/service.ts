@@ -33,7 +33,16 @@ export class Service {
   static async start(data: string, settings: Record<string, string> = {}): Promise<Service> {
     const { INFINI_TEST_DEVICE: _, ...env } = process.env;
     const child = spawn(process.execPath, [main], {
-      env: { ...env, DATA: data, MODEL, DEVICE: 'cpu', HOST: '127.0.0.1', PORT: '0', ...settings },
+      env: {
+        ...env,
+        PATIENCE: '3600000',
+        DATA: data,
+        MODEL,
+        DEVICE: 'cpu',
+        HOST: '127.0.0.1',
+        PORT: '0',
+        ...settings,
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const exited = once(child, 'exit');

@@ -88,7 +88,9 @@ test('a generated token is said when it is on the disk, not before', async () =>
   const first = said.next();
   await reached;
   expect(stream.session.tokens).toBe(2);
-  expect(await isSettled(first)).toBe(false);
+  const early = await isSettled(first);
+  if (early) await said.return(undefined);
+  expect(early).toBe(false);
   release();
   expect(((await first).value as Said).tokens).toBe(2);
   expect(await tokensOnDisk()).toBe(2);
