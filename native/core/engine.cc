@@ -13,8 +13,9 @@ namespace {
 constexpr std::chrono::milliseconds kTimeSlice{2};
 constexpr int kThreadsPerCore = 4;  // at most, however many a handle asks for
 
-// Made in good time: to copy an Error needs no memory, to make one does.
-const Error kOutOfMemory(ErrorCode::OutOfMemory, "Expected room for the scratch of one call but the allocation failed");
+// Made in good time: to copy an Error needs no memory, to make one does. Never destroyed: threads outlive exit().
+const Error& kOutOfMemory =
+    *new Error(ErrorCode::OutOfMemory, "Expected room for the scratch of one call but the allocation failed");
 
 Error as_error(std::exception_ptr thrown) noexcept {
   try {
