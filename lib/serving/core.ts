@@ -47,7 +47,7 @@ export class SchedulerCore {
   #unsettled = 0;
   #drained: (() => void)[] = [];
   readonly #queue: Queue;
-  readonly #tiers: Tiers;
+  readonly tiers: Tiers;
   readonly #steps: Steps;
   readonly #onDeviceClosed = () => this.close();
 
@@ -56,15 +56,15 @@ export class SchedulerCore {
     readonly device: string,
     readonly limits: Limits,
   ) {
-    this.#tiers = new Tiers(handle, limits);
+    this.tiers = new Tiers(handle, limits);
     this.#queue = new Queue(limits, (request) => this.#admitted(request));
     const turns = new Turns<Member>(limits.maxBatchTokens);
-    this.#steps = new Steps(turns, this.#tiers, this.#queue, (request) => this.#settled(request));
+    this.#steps = new Steps(turns, this.tiers, this.#queue, (request) => this.#settled(request));
     watchersOf(handle).add(this.#onDeviceClosed);
   }
 
   open(given: NativeConfig): Member {
-    this.#checkOpen();
+    this.checkOpen();
     const [config, bytes] = native.resolve(this.handle, given);
     const { maxStreams, deviceBytes, hostBytes } = this.limits;
     if (this.#members.size >= maxStreams)
@@ -95,15 +95,15 @@ export class SchedulerCore {
   }
 
   #ask(member: Member, operation: Operation, input: unknown, options: unknown): Promise<Tensor> {
-    this.#checkMember(member);
+    this.checkMember(member);
     const asked = readAsked(member, operation, input, options);
-    this.#checkMember(member); // a getter may have closed it
+    this.checkMember(member); // a getter may have closed it
     this.#queue.check(asked.bytes, member);
     const request = new Request(member, operation, asked);
     request.watch((error) => this.#steps.cut(request, error));
     try {
       // The signal may have run user code.
-      this.#checkMember(member);
+      this.checkMember(member);
       this.#queue.check(asked.bytes, member);
       if (request.aborted) throw abortError(reasonOf(asked.signal));
     } catch (error) {
@@ -126,8 +126,8 @@ export class SchedulerCore {
     for (const request of [...member.requests, ...(outside ? [outside] : [])].reverse()) {
       this.#steps.cut(request, error);
     }
-    this.#tiers.release(member);
-    this.#tiers.changed();
+    this.tiers.release(member);
+    this.tiers.changed();
     this.#members.delete(member);
     this.#bytes -= member.bytes;
   }
@@ -151,7 +151,7 @@ export class SchedulerCore {
   }
 
   stats(): SchedulerStats {
-    const tiers = this.#tiers;
+    const tiers = this.tiers;
     let streamsOnHost = 0;
     for (const { image } of this.#members) if (image) streamsOnHost++;
     return {
@@ -186,12 +186,12 @@ export class SchedulerCore {
     for (const resolve of drained) resolve();
   }
 
-  #checkOpen(): void {
+  checkOpen(): void {
     if (this.closed) throw fail('ERR_CLOSED', 'Expected an open scheduler but it is closed');
   }
 
-  #checkMember(member: Member): void {
-    this.#checkOpen();
+  checkMember(member: Member): void {
+    this.checkOpen();
     if (member.closed) throw fail('ERR_CLOSED', 'Expected an open stream but it is closed');
   }
 }

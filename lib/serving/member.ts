@@ -19,6 +19,8 @@ export class Member implements Place {
   image: Uint8Array | undefined;
   /** On its way to or from the device. */
   moving = false;
+  /** Snapshots that are being taken: it does not leave the device meanwhile. */
+  snapshots = 0;
   closed = false;
   /** Nobody can call it any more: it goes with its last request. */
   forgotten = false;

@@ -3,6 +3,7 @@ import { type AttendTransform, makeTransform } from '../transform';
 import type { ResolvedConfig, Tensor } from '../types';
 import type { SchedulerCore } from './core';
 import type { Member } from './member';
+import { snapshotMember } from './state';
 
 /** What a scheduled stream's `attend` takes: arrays. */
 export interface ScheduledAttendInput {
@@ -114,6 +115,18 @@ export class ScheduledStream {
   /** A_mem alone, ungated, for any number of queries, as `MemoryStream.retrieve`. Rejects as {@link attend} does. */
   retrieve(input: ScheduledRetrieveInput, options?: ScheduledOptions): Promise<Tensor> {
     return ScheduledStream.#ask(this, 'retrieve', input, options);
+  }
+
+  /**
+   * The whole state as the bytes of a safetensors file, as `MemoryStream.snapshot`, wherever it is; `scheduler.restore`
+   * and `device.restore` make streams of them. Between requests: after `scheduler.drain()`, say.
+   *
+   * Never throws; rejects with ERR_CLOSED, ERR_BUSY (a request of this stream is pending), ERR_OUT_OF_MEMORY, ERR_DEVICE.
+   */
+  async snapshot(): Promise<Uint8Array> {
+    const { core, member } = ScheduledStream.#of(this, 'snapshot');
+    core.checkMember(member);
+    return snapshotMember(core, member);
   }
 
   /** As `MemoryStream.transform`. */

@@ -6,6 +6,7 @@ import type { StreamConfig } from '../types';
 import { SchedulerCore, type SchedulerStats } from './core';
 import { readLimits, type SchedulerOptions } from './options';
 import { makeScheduledStream, type ScheduledStream } from './scheduled-stream';
+import { restoreMember } from './state';
 
 /**
  * Continuous batching: requests of many streams share a device, and join and leave its work at every step.
@@ -47,6 +48,17 @@ export class StreamScheduler {
   createStream(config: StreamConfig): ScheduledStream {
     const core = StreamScheduler.#of(this, 'createStream');
     return makeScheduledStream(core, core.open(readConfig(config)));
+  }
+
+  /**
+   * A stream in the state that `snapshot()` of a ScheduledStream or a MemoryStream gave.
+   *
+   * Never throws; rejects as `device.restore`, and as {@link createStream} throws.
+   */
+  async restore(bytes: Uint8Array): Promise<ScheduledStream> {
+    const core = StreamScheduler.#of(this, 'restore');
+    core.checkOpen();
+    return makeScheduledStream(core, await restoreMember(core, bytes));
   }
 
   /** What it holds and has done. */

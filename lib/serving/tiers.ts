@@ -62,6 +62,28 @@ export class Tiers {
     this.#wake();
   }
 
+  /** A copy of the state, of nobody at work; undefined of an empty stream. */
+  async copy(member: Member): Promise<Uint8Array | undefined> {
+    while (member.moving) await this.#exchanges; // its native stream is about to go
+    if (member.image) return member.image;
+    member.snapshots++;
+    try {
+      return await imageOf(member);
+    } finally {
+      member.snapshots--;
+      this.changed();
+    }
+  }
+
+  /** A state from elsewhere, at once: on the device if there is room, or else in host memory. */
+  adopt(member: Member, image: Uint8Array): void {
+    member.image = image;
+    this.hostBytes += image.byteLength;
+    if (this.place(member) || this.hostBytes <= this.limits.hostBytes) return;
+    this.release(member);
+    throw this.#full(member.bytes);
+  }
+
   /** Copies the state to host memory before what may fail halfway. */
   async save(member: Member): Promise<{ image: Uint8Array | undefined }> {
     const image = await imageOf(member);
@@ -165,7 +187,7 @@ export class Tiers {
     const atWork: Member[] = [];
     for (const member of this.#residents) {
       const { front, moving } = member;
-      if (moving || front?.preparing || front?.failure) continue;
+      if (moving || member.snapshots > 0 || front?.preparing || front?.failure) continue;
       if (!front) idle.push(member);
       else if (!front.started && front.order > order) behind.push(member);
       else if (front.started && !front.fresh && front.sent < front.tokens) atWork.push(member);

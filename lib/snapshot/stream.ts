@@ -1,6 +1,7 @@
-import { type NativeDevice, type NativeStream, native } from '../native';
+import { type NativeConfig, type NativeDevice, type NativeStream, native } from '../native';
 import type { Span } from '../shared-memory';
 import type { StreamCore } from '../stream-core';
+import type { ResolvedConfig } from '../types';
 import { asSnapshotErrors, configText, readConfigText, readTokens } from './facts';
 import { layOut } from './format';
 import { readSnapshot } from './read';
@@ -15,8 +16,7 @@ export async function snapshotStream(core: StreamCore): Promise<Uint8Array> {
       try {
         if (error) throw error;
         core.committed(tokens);
-        const layout = layOut([{ prefix: '', shape: core.config, tokens }]);
-        const made = draft('stream', { tokens: `${tokens}`, config: configText(core.config) }, layout);
+        const made = draftOf(core.config, tokens);
         native.take(made.data);
         resolve(made);
       } catch (failure) {
@@ -28,17 +28,38 @@ export async function snapshotStream(core: StreamCore): Promise<Uint8Array> {
   return file.seal();
 }
 
-/** A new stream of this device from a file that nobody else writes to. */
-export async function restoreStream(
-  device: NativeDevice,
-  file: Uint8Array<ArrayBuffer>,
-): Promise<{ stream: NativeStream; tokens: number }> {
+/** The file of a stream, its image to come. */
+export function draftOf(config: ResolvedConfig, tokens: number): Draft {
+  const layout = layOut([{ prefix: '', shape: config, tokens }]);
+  return draft('stream', { tokens: `${tokens}`, config: configText(config) }, layout);
+}
+
+/** What a file that nobody else writes to says; whether its image can be a stream's is for native code to find. */
+export interface StreamFile {
+  readonly given: NativeConfig;
+  readonly tokens: number;
+  readonly image: Uint8Array<ArrayBuffer>;
+}
+
+export async function readStreamFile(file: Uint8Array<ArrayBuffer>): Promise<StreamFile> {
   const snapshot = await readSnapshot(file, 'stream');
   const tokens = readTokens(snapshot.facts.tokens);
   const { config, given } = readConfigText(snapshot.facts.config);
   const layout = layOut([{ prefix: '', shape: config, tokens }]);
   snapshot.expect(layout);
   const { begin, end } = layout.images[0] as Span;
-  const image = snapshot.data.subarray(begin, end);
-  return { stream: asSnapshotErrors(() => native.restoreStream(device, given, tokens, image)), tokens };
+  return { given, tokens, image: snapshot.data.subarray(begin, end) };
+}
+
+/** A new stream of this device. */
+export function makeFrom(device: NativeDevice, { given, tokens, image }: StreamFile): NativeStream {
+  return asSnapshotErrors(() => native.restoreStream(device, given, tokens, image));
+}
+
+export async function restoreStream(
+  device: NativeDevice,
+  bytes: Uint8Array<ArrayBuffer>,
+): Promise<{ stream: NativeStream; tokens: number }> {
+  const file = await readStreamFile(bytes);
+  return { stream: makeFrom(device, file), tokens: file.tokens };
 }
