@@ -1,15 +1,17 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import path from 'node:path';
 
 const root = path.join(__dirname, '../..');
 export const MODEL = path.join(root, 'models/passkey-linear');
-const main = path.join(root, 'dist-examples/server/main.js');
+/** This process's own: test files run side by side. */
+const compiled = path.join(root, `dist-examples-${process.pid}`);
 
 /** As `npm run example:server` does. */
 export function compileExamples(): void {
   const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
-  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'examples'], {
+  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'examples', '--outDir', compiled], {
     cwd: root,
     encoding: 'utf8',
   });
@@ -17,9 +19,10 @@ export function compileExamples(): void {
 }
 
 const running = new Set<ChildProcess>();
-/** Those that a test which failed has left. */
+/** Ends those that a test which failed has left, and removes what was compiled. */
 export function endServices(): void {
   for (const child of running) child.kill('SIGKILL');
+  rmSync(compiled, { recursive: true, force: true });
 }
 
 /** The service as a process of its own, on the CPU, on a port of its own. */
@@ -32,7 +35,7 @@ export class Service {
 
   static async start(data: string, settings: Record<string, string> = {}): Promise<Service> {
     const { INFINI_TEST_DEVICE: _, ...env } = process.env;
-    const child = spawn(process.execPath, [main], {
+    const child = spawn(process.execPath, [path.join(compiled, 'server/main.js')], {
       env: {
         ...env,
         PATIENCE: '3600000',
