@@ -5,26 +5,47 @@ import path from 'node:path';
 import { SEED } from '../support/seeded';
 
 const root = path.join(__dirname, '..', '..');
-const core = path.join(root, 'native/core');
+const sourcesOf = (folder: string, pattern = /\.cc$/) =>
+  readdirSync(path.join(root, folder))
+    .filter((name) => pattern.test(name))
+    .map((name) => path.join(root, folder, name));
 
-/** Programs against the sources of native/core, under ThreadSanitizer where the compiler and the kernel allow it. */
-test.each([
+/** Programs against the sources of native/core, and of native/cpu with its portable kernels, under ThreadSanitizer where the compiler and the kernel allow it. */
+test.each<[string, string, number, string[]]>([
   [
     'engine.cc',
     'the engine keeps order and loses nothing, with units and with gathering, in a storm of calls',
     2,
+    sourcesOf('native/core'),
   ],
-  ['crew.cc', 'the crew runs every unit of a call once, and none when the call is over', 1],
+  [
+    'crew.cc',
+    'the crew runs every unit of a call once, and none when the call is over',
+    1,
+    sourcesOf('native/core', /^(crew|error)\.cc$/),
+  ],
+  [
+    'cpu.cc',
+    'the CPU backend computes the same bits in a storm of calls as on one thread',
+    1,
+    [...sourcesOf('native/core'), ...sourcesOf('native/cpu')],
+  ],
 ])(
   '%s: %s',
-  (source, _, lines) => {
+  (source, _, lines, sources) => {
     const folder = mkdtempSync(path.join(tmpdir(), 'infini-core-'));
     const program = path.join(folder, 'program');
-    const sources = readdirSync(core)
-      .filter((name) => (source === 'crew.cc' ? /^(crew|error)\.cc$/ : /\.cc$/).test(name))
-      .map((name) => path.join(core, name));
     const run = (...sanitizer: string[]) => {
-      const flags = ['-std=c++20', '-O1', '-g', ...sanitizer, `-I${path.join(root, 'native')}`, '-pthread'];
+      const level = '-DINFINI_SIMD_LEVEL=portable';
+      const flags = [
+        '-std=c++20',
+        '-O1',
+        '-g',
+        level,
+        ...sanitizer,
+        `-I${path.join(root, 'native')}`,
+        '-pthread',
+      ];
       const made = spawnSync(
         process.env.CXX ?? 'c++',
         [...flags, path.join(__dirname, source), ...sources, '-o', program],
@@ -49,5 +70,5 @@ test.each([
       rmSync(folder, { recursive: true });
     }
   },
-  240_000,
+  480_000,
 );
