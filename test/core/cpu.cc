@@ -32,10 +32,11 @@ struct Seen {
   std::atomic<int64_t> outcomes{0}, errors{0}, aborts{0}, steps{0}, now{0}, snapshots{0};
 };
 
-std::unique_ptr<Engine> make_engine(int threads) {
+// Engines live for ever: what threads keep for their next call counts in its ledger.
+Engine& make_engine(int threads) {
   auto ledger = std::make_unique<Ledger>();
   auto backend = std::make_unique<cpu::CpuBackend>(*ledger, threads);
-  return std::make_unique<Engine>(std::move(ledger), std::move(backend));
+  return *new Engine(std::move(ledger), std::move(backend));
 }
 
 // One call's numbers. They live until the round is over.
@@ -61,6 +62,7 @@ struct Given {
 struct User {
   std::mt19937 random;
   Engine& engine;
+  Engine& alone;  // does it again
   Seen& seen;
 
   int roll(int sides) { return int(random() % uint32_t(sides)); }
@@ -188,9 +190,8 @@ struct User {
   // By one thread, token counts of calls unchanged; the engine's streams must have come to the same.
   void repeat(const StreamConfig& config, const std::vector<std::shared_ptr<Stream>>& streams,
               const std::vector<std::unique_ptr<Given>>& given) {
-    const auto alone = make_engine(1);
     std::vector<std::shared_ptr<Stream>> twins;
-    for (size_t i = 0; i < streams.size(); ++i) twins.push_back(alone->create_stream(config));
+    for (size_t i = 0; i < streams.size(); ++i) twins.push_back(alone.create_stream(config));
     const size_t element = config.element_bytes();
     for (const auto& one : given) {
       if (!one->done) continue;
@@ -208,7 +209,7 @@ struct User {
       const size_t bytes = size_t(one->tokens * config.output_width()) * element;
       std::memset(one->output.data(), 0x55, bytes);
       if (one->kind == CallKind::Step) {
-        Batch(alone->backend(), twins).run_now(one->tensors(), 1);
+        Batch(alone.backend(), twins).run_now(one->tensors(), 1);
       } else {
         twins[size_t(one->streams[0])]->run_now(one->kind, one->tensors(), 1);
       }
@@ -230,11 +231,11 @@ int main(int count, char** arguments) {
   const uint32_t seed = count > 1 ? uint32_t(std::atoll(arguments[1])) : 1;
   const int rounds = count > 2 ? std::atoi(arguments[2]) : 20;
   Seen& seen = *new Seen;
-  Engine& engine = *make_engine(kThreads).release();  // its threads never end
+  Engine &engine = make_engine(kThreads), &alone = make_engine(1);
   std::vector<std::thread> users;
   for (uint32_t i = 0; i < 3; ++i) {
     users.emplace_back([&, i] {
-      User user{std::mt19937(seed + i), engine, seen};
+      User user{std::mt19937(seed + i), engine, alone, seen};
       for (int round = 0; round < rounds; ++round) user.round();
     });
   }
@@ -245,5 +246,5 @@ int main(int count, char** arguments) {
               long(seen.outcomes), long(seen.errors), long(seen.aborts), long(seen.steps), long(seen.now),
               long(seen.snapshots));
   std::fflush(stdout);
-  std::_Exit(0);
+  std::_Exit(0);  // the engine's threads never end
 }

@@ -7,7 +7,7 @@ import { openTestDevice } from '../support/device';
 import { expectReject } from '../support/failures';
 import { Rng } from '../support/rng';
 import { writeTinyModel } from '../support/tiny-model';
-import { config, inputFor } from './support';
+import { bytesOfStream, config, inputFor } from './support';
 
 let device: Device;
 beforeAll(() => {
@@ -119,7 +119,7 @@ test('errors are told of once, with what was asked and the code', async () => {
 });
 
 test('a scheduler tells of swaps, of pieces, and of requests it refuses', async () => {
-  const bytes = device.createStream(config).byteLength;
+  const bytes = bytesOfStream(device);
   const image = 2 * (8 * 8 * 4 + 8 * 8 + 4 * 16 * 4); // 4 tokens in the open segment
   using scheduler = new StreamScheduler(device, { deviceBytes: bytes, maxQueue: 1, whenFull: 'reject' });
   const [a, b] = [0, 1].map(() => scheduler.createStream(config));

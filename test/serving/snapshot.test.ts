@@ -2,7 +2,7 @@ import { type Device, type ScheduledStream, StreamScheduler } from '../../lib';
 import { openTestDevice } from '../support/device';
 import { expectReject } from '../support/failures';
 import { Rng } from '../support/rng';
-import { config, expectSame, inputFor, Twins } from './support';
+import { bytesOfStream, config, expectSame, inputFor, Twins } from './support';
 
 /** Streams of a scheduler that outlive it. */
 let device: Device;
@@ -39,7 +39,7 @@ test.each([0, 3, 8, 21])(
 );
 
 test('a state in host memory, on the device and on its way are the same file', async () => {
-  const { byteLength } = device.createStream(config);
+  const byteLength = bytesOfStream(device);
   using scheduler = new StreamScheduler(device, { deviceBytes: byteLength, hostBytes: 2 * byteLength });
   const first = await streamOf(scheduler, 13);
   const bytes = Buffer.from(await first.snapshot());
@@ -78,7 +78,7 @@ test('a request that begins behind a snapshot is not in it', async () => {
 });
 
 test('closed streams and schedulers, files that are none, budgets that are full', async () => {
-  const { byteLength } = device.createStream(config);
+  const byteLength = bytesOfStream(device);
   const before = device.stats().streams;
   using scheduler = new StreamScheduler(device, { deviceBytes: byteLength, hostBytes: byteLength });
   const stream = await streamOf(scheduler, 9);

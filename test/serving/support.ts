@@ -6,6 +6,12 @@ import { bytesOf } from '../support/tensors';
 
 export const config: StreamConfig = { heads: 2, headDim: 8, segmentLength: 8 };
 
+/** What a stream takes. It is closed at once: one that is forgotten goes when it likes, and tests count streams. */
+export function bytesOfStream(device: Device): number {
+  using stream = device.createStream(config);
+  return stream.byteLength;
+}
+
 export function inputFor(stream: ScheduledStream | MemoryStream, tokens: number, rng: Rng) {
   return dataOf(makeInput(stream.config, tokens, rng));
 }

@@ -2,13 +2,13 @@ import { type Device, type ScheduledStream, StreamScheduler } from '../../lib';
 import { openTestDevice } from '../support/device';
 import { expectReject, expectThrow } from '../support/failures';
 import { Rng } from '../support/rng';
-import { config, inputFor, Twins } from './support';
+import { bytesOfStream, config, inputFor, Twins } from './support';
 
 let device: Device;
 let bytes: number;
 beforeAll(() => {
   device = openTestDevice();
-  bytes = device.createStream(config).byteLength;
+  bytes = bytesOfStream(device);
 });
 afterAll(() => device.close());
 

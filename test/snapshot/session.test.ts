@@ -141,7 +141,7 @@ test.each([
     const { streams } = device.stats();
     const bytes = await session.snapshot();
     await expectReject(() => model.restoreSession(bytes), refused(...says));
-    expect(device.stats().streams).toBe(streams);
+    expect(device.stats().streams).toBeLessThanOrEqual(streams);
   },
 );
 
@@ -179,7 +179,7 @@ test('what a right checksum covers is checked, layer by layer, and nothing is le
   await expectReject(edit('"layers.1.values"', '"layers.9.values"'), refused('"layers.1.values"', 'none'));
   await expectReject(edit('\\"width\\":12', '\\"width\\":12.0'), refused('the one text'));
   await expectReject(edit('"model":"{', '"model":"['), refused('a JSON object'));
-  expect(device.stats().streams).toBe(streams);
+  expect(device.stats().streams).toBeLessThanOrEqual(streams);
 });
 
 test('no accident to a session goes unnoticed', async () => {
@@ -198,7 +198,7 @@ test('no accident to a session goes unnoticed', async () => {
       expect([code, message]).toEqual(['ERR_SNAPSHOT', expect.stringMatching(/^Expected ./s)]);
     }
   }
-  expect(device.stats().streams).toBe(streams);
+  expect(device.stats().streams).toBeLessThanOrEqual(streams);
 });
 
 test('other receivers are refused', async () => {
@@ -225,7 +225,7 @@ test('a closed session gives none, a closed model takes none, also in the middle
   other.close();
   await expectReject(() => restoring, closed('model'));
   await expectReject(() => other.restoreSession(bytes), closed('model'));
-  expect(device.stats().streams).toBe(streams);
+  expect(device.stats().streams).toBeLessThanOrEqual(streams);
   await expectReject(() => model.restoreSession('x' as unknown as Uint8Array), {
     code: 'ERR_INVALID_ARG_TYPE',
   });

@@ -65,7 +65,7 @@ async function spoilAll(all: Record<string, Spoil>, count: number, rng: Rng): Pr
       throw new Error(`of a file ${name}: ${cause} in ${spoiled.toString('latin1', 0, 1500)}`, { cause });
     }
   }
-  expect(device.stats().streams).toBe(streams);
+  expect(device.stats().streams).toBeLessThanOrEqual(streams);
   expect([...outcomes.values()].flat().length).toBeGreaterThan(0.9 * count); // the rest had nothing to change
   return outcomes;
 }
