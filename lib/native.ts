@@ -101,10 +101,10 @@ interface Addon {
   ): void;
   retrieveSync(stream: NativeStream, q: NativeOperand, out: NativeOperand): void;
   /**
-   * Queues a copy of the stream's state and returns its ticket. Within the settle callback, which says of how many tokens,
+   * Queues a copy of the stream's state, in which at most so many tokens are open, and returns its ticket. Within the settle callback, which says of how many tokens,
    * it is there to {@link take}: z (float64), M (float32), the open segment's keys and values as attend took them.
    */
-  snapshot(stream: NativeStream, settle: Settle): number;
+  snapshot(stream: NativeStream, mostOpen: number, settle: Settle): number;
   /** Within a settle callback: copies that call's result. */
   take(out: Tensor | Uint8Array): void;
   /** All at once: none of them begins any more. */

@@ -23,6 +23,12 @@ export class StreamCore implements Place, Books {
     this.config = freezeConfig(addon.streamConfig(native));
   }
 
+  /** Tokens that may be open when the pending calls are over. */
+  get mostOpen(): number {
+    const { segmentLength } = this.config;
+    return this.pending > 0 ? segmentLength - 1 : this.tokens % segmentLength;
+  }
+
   /** Copies of M and z. */
   memory(): { matrix: Float32Array; normalizer: Float64Array } {
     const { kvHeads, headDim, valueDim } = this.config;

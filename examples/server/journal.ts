@@ -42,8 +42,9 @@ export class Journal {
   }
 
   /**
-   * An old log and its entries, up to the first that is not whole: there a process or a machine died while it wrote, and
-   * nothing from there on was acknowledged. That rest, `cut` bytes, is removed.
+   * An old log and its entries, up to the first that is not whole. As a rule a process or a machine died there while it
+   * wrote, and nothing from there on was acknowledged; but a disk that has lost a bit looks the same. So the rest, `cut`
+   * bytes, goes to a file of its own (`.cut-TIME`) for somebody to look at.
    */
   static async open(path: string): Promise<{ journal: Journal; entries: Entry[]; cut: number }> {
     const file = await open(path, 'a+');
@@ -51,6 +52,7 @@ export class Journal {
       const bytes = await file.readFile();
       const { entries, end } = decode(bytes);
       if (end < bytes.length) {
+        await keep(`${path}.cut-${Date.now()}`, bytes.subarray(end));
         await file.truncate(end);
         await file.datasync();
       }
@@ -104,6 +106,16 @@ export class Journal {
   async close(): Promise<void> {
     await this.#tail.catch(() => {});
     await this.#file.close();
+  }
+}
+
+async function keep(path: string, bytes: Buffer): Promise<void> {
+  const file = await open(path, 'w');
+  try {
+    await file.writeFile(bytes);
+    await file.datasync();
+  } finally {
+    await file.close();
   }
 }
 

@@ -33,7 +33,7 @@ async function recover(
 ): Promise<LiveStream> {
   const { log, snapshot } = filesOf(folder, id);
   const { journal, entries, cut } = await Journal.open(log);
-  if (cut > 0) console.error(`stream ${id}: cut ${cut} bytes of entries that were not written in full`);
+  if (cut > 0) console.error(`stream ${id}: set ${cut} bytes aside that are no whole entries`);
   const session = (await loadIfThere(model, snapshot)) ?? model.createSession();
   const saved = session.tokens;
   await session.feed(tokensAfter(saved, entries, log)); // how they were cut before changes no bit

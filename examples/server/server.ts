@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
 import type { GenerateOptions } from 'infini-stream';
-import { answerOf } from './errors';
+import { answerOf, ServiceError } from './errors';
 import { written } from './journal';
 import type { Metrics } from './metrics';
 import { type Feed, schemasFor } from './schemas';
@@ -65,6 +65,8 @@ export function makeServer(
   server.post<Params & { Body: Feed }>('/streams/:id/tokens', { schema: schemas.feed }, async (request) => {
     const { tokens, text, at } = request.body;
     const ids = tokens === undefined ? model.encode(text as string) : Int32Array.from(tokens);
+    if (ids.length === 0)
+      throw new ServiceError('ERR_OUT_OF_RANGE', 400, 'Expected text of one token at least');
     return { tokens: await streamOf(request).feed(ids, at), taken: ids.length };
   });
   server.post<Params & { Body: GenerateOptions }>(
@@ -73,6 +75,10 @@ export function makeServer(
     async (request, reply) => {
       const said = streamOf(request).generate({ ...request.body, signal: stopping });
       const first = await said.next(); // what goes wrong before it has a status of its own
+      // A listener who has left may never have the answer read at all: the turn ends here, too.
+      const end = () => void said.return(undefined);
+      if (reply.raw.destroyed) end();
+      else reply.raw.once('close', end);
       return reply
         .type('text/event-stream')
         .header('cache-control', 'no-store')

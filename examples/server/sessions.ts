@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
-import type { Model } from 'infini-stream';
+import type { Model, Session } from 'infini-stream';
 import { ServiceError } from './errors';
 import { Journal, syncFolder } from './journal';
 import { recoverAll } from './recovery';
@@ -42,12 +42,15 @@ export class Sessions {
     const all = [...this.#counts.values()].reduce((sum, count) => sum + count, 0);
     if (all >= streams) throw new ServiceError('ERR_LIMIT', 503, `Expected at most ${streams} streams`);
     this.#count(user, 1);
+    const id = randomUUID();
+    const folder = path.join(this.data, user);
+    const { log } = filesOf(folder, id);
+    let session: Session | undefined;
+    let journal: Journal | undefined;
     try {
-      const session = this.model.createSession();
-      const id = randomUUID();
-      const folder = path.join(this.data, user);
+      session = this.model.createSession();
       await mkdir(folder, { recursive: true });
-      const journal = await Journal.create(filesOf(folder, id).log);
+      journal = await Journal.create(log);
       await syncFolder(folder);
       await syncFolder(this.data);
       const stream = new LiveStream(id, user, folder, session, journal, this.limits, 0);
@@ -55,6 +58,9 @@ export class Sessions {
       return stream;
     } catch (error) {
       this.#count(user, -1);
+      session?.close();
+      await journal?.close();
+      await rm(log, { force: true }).catch(() => {}); // else it would be a stream at the next start
       throw error;
     }
   }
@@ -69,8 +75,11 @@ export class Sessions {
   async remove(user: string, id: string): Promise<void> {
     const stream = this.get(user, id);
     this.#streams.delete(id);
-    await stream.remove();
-    this.#count(user, -1);
+    try {
+      await stream.remove();
+    } finally {
+      this.#count(user, -1);
+    }
   }
 
   /** Saves and closes all. */

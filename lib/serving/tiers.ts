@@ -126,9 +126,11 @@ export class Tiers {
       try {
         this.#move(member);
       } catch (error) {
-        const leaving = (error as InfiniError).code === 'ERR_OUT_OF_MEMORY' && this.#leaving(member);
-        if (!leaving) throw error;
-        await this.#swapOut(leaving);
+        if ((error as InfiniError).code !== 'ERR_OUT_OF_MEMORY') throw error;
+        const leaving = this.#leaving(member);
+        if (leaving) await this.#swapOut(leaving);
+        else if (this.#residents.size === 0) throw error;
+        else await new Promise<void>((resolve) => (this.#wake = resolve)); // they are at work
       }
     }
   }
@@ -218,7 +220,7 @@ function imageOf(member: Member): Promise<Uint8Array | undefined> {
   const { core, front, stateTokens } = member;
   if (!core || (stateTokens === 0 && !front?.jobs.size)) return Promise.resolve(undefined);
   return new Promise((resolve, reject) => {
-    native.snapshot(core.native, (error, tokens) => {
+    native.snapshot(core.native, core.mostOpen, (error, tokens) => {
       core.end();
       try {
         if (error) throw error;

@@ -19,7 +19,8 @@ export async function snapshotSession(session: SessionCore): Promise<Uint8Array>
     const made = draft('session', facts, layout);
     for (const [i, stream] of streams.entries()) {
       const { begin, end } = layout.images[i];
-      await interruption.wait(copyImage(stream, made.data.subarray(begin, end)));
+      const { segmentLength } = native.streamConfig(stream);
+      await interruption.wait(copyImage(stream, tokens % segmentLength, made.data.subarray(begin, end)));
     }
     if (logits) made.data.set(bytesOf(logits), layout.tensors.get('logits')?.begin);
     return made;
@@ -27,9 +28,9 @@ export async function snapshotSession(session: SessionCore): Promise<Uint8Array>
   return file.seal();
 }
 
-const copyImage = (stream: NativeStream, target: Uint8Array): Promise<void> =>
+const copyImage = (stream: NativeStream, open: number, target: Uint8Array): Promise<void> =>
   new Promise((resolve, reject) => {
-    native.snapshot(stream, (error) => {
+    native.snapshot(stream, open, (error) => {
       try {
         if (error) throw error;
         native.take(target);

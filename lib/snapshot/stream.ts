@@ -11,7 +11,7 @@ import { type Draft, draft } from './write';
 export async function snapshotStream(core: StreamCore): Promise<Uint8Array> {
   core.checkOpen();
   const file = await new Promise<Draft>((resolve, reject) => {
-    native.snapshot(core.native, (error, tokens) => {
+    native.snapshot(core.native, core.mostOpen, (error, tokens) => {
       core.end();
       try {
         if (error) throw error;

@@ -19,11 +19,12 @@ StreamHandle::StreamHandle(Napi::Env env, std::shared_ptr<DeviceHandle> device, 
   this->device->streams.insert(this);
   try {
     environment->streams.insert(this);
+    Napi::MemoryManagement::AdjustExternalMemory(env, byte_length);
   } catch (...) {
+    environment->streams.erase(this);
     this->device->streams.erase(this);
     throw;
   }
-  Napi::MemoryManagement::AdjustExternalMemory(env, byte_length);
 }
 
 StreamHandle::~StreamHandle() { close(kStreamCollected); }

@@ -1,4 +1,5 @@
 // Streams: one function per method of lib/stream.ts.
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -108,14 +109,15 @@ template <CallKind kind> Napi::Value run_now(const Napi::CallbackInfo& info) {
   });
 }
 
-// snapshot(stream, settle) -> ticket. The image (core/image.h) of the tokens that the settle callback names is there to take.
+// snapshot(stream, mostOpen, settle) -> ticket. The image (core/image.h) of the tokens that the settle callback names is
+// there to take. At most so many tokens are open when it has its turn.
 Napi::Value snapshot(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     StreamHandle& handle = handle_of(info);
     const StreamConfig& config = open_stream(handle).config;
     DeviceHandle& device = *handle.device;
-    const size_t bytes = Image::bytes(config, config.segment_length - 1);  // as many tokens as may be open in its turn
-    require_memory(2 * bytes, "a snapshot", device.engine.ledger());       // staged, then in an array
+    const size_t bytes = Image::bytes(config, std::clamp<int64_t>(info[1].ToNumber().Int64Value(), 0, config.segment_length - 1));
+    require_memory(2 * bytes, "a snapshot", device.engine.ledger());  // staged, then in an array
     auto call = std::make_shared<Call>();
     call->kind = CallKind::Snapshot;
     call->stream = handle.stream;

@@ -31,7 +31,11 @@ std::unique_ptr<Work> Call::begin(Backend& backend) {
   switch (kind) {
     case CallKind::Read:
       return copy_work([this, &backend] { backend.read(*source, tensors.output, source->bytes()); });
-    case CallKind::Snapshot: return copy_work([this] { stream->read_image(tensors.output); });
+    case CallKind::Snapshot:
+      if (Image::bytes(stream->config, stream->position().open) > memory.front()->bytes()) {
+        throw Error(ErrorCode::OutOfMemory, "Expected room for all open tokens of a snapshot but there are more of them");
+      }
+      return copy_work([this] { stream->read_image(tensors.output); });
     case CallKind::Step: return batch->begin(tensors);
     case CallKind::Forward: return forward->begin();
     default: return stream->begin(kind, tensors);

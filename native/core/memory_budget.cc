@@ -77,22 +77,25 @@ uint64_t left_in_address_space() {
   return limit.rlim_cur > used ? limit.rlim_cur - used : 0;
 }
 
-}  // namespace
-
-uint64_t available_memory() {
+// What the machine and the groups leave. Pages that were never written count as free there.
+uint64_t left_in_memory() {
   const auto machine = read_field("/proc/meminfo", "MemAvailable:");
 #if defined(_SC_PHYS_PAGES)
   const uint64_t fallback = uint64_t(sysconf(_SC_PHYS_PAGES)) * uint64_t(sysconf(_SC_PAGESIZE));
 #else
   const uint64_t fallback = kUnlimited;
 #endif
-  return std::min({machine.value_or(fallback), left_in_groups(), left_in_address_space()});
+  return std::min(machine.value_or(fallback), left_in_groups());
 }
+
+}  // namespace
+
+uint64_t available_memory() { return std::min(left_in_memory(), left_in_address_space()); }
 
 uint64_t unspoken_memory(const Ledger& ledger) {
   const uint64_t spoken_for = uint64_t(std::max<int64_t>(0, ledger.untouched_bytes));
-  const uint64_t available = available_memory();
-  return available > spoken_for ? available - spoken_for : 0;
+  const uint64_t memory = left_in_memory();
+  return std::min(memory > spoken_for ? memory - spoken_for : 0, left_in_address_space());  // which has them in already
 }
 
 void require_memory(uint64_t bytes, const std::string& what, const Ledger& ledger) {

@@ -132,6 +132,27 @@ describe('a stream', () => {
     expect(body.tokens).toBeGreaterThan(heard);
     expect(body.tokens).toBeLessThan(heard + 500);
   });
+
+  test('goes on when a listener has left before the first token', async () => {
+    const id = await service.createStream('gina');
+    const generate = (signal: AbortSignal) =>
+      fetch(`${service.url}/streams/${id}/generate`, {
+        method: 'POST',
+        headers: { 'x-user': 'gina', 'content-type': 'application/json' },
+        body: '{"maxTokens":500}',
+        signal,
+      });
+    await feed('gina', id, { text: 'one two three' });
+    const [first, second] = [new AbortController(), new AbortController()];
+    const answer = await generate(first.signal); // it has the turn
+    const waiting = generate(second.signal);
+    setTimeout(() => second.abort(), 50);
+    await expect(waiting).rejects.toMatchObject({ name: 'AbortError' });
+    first.abort();
+    await expect(answer.text()).rejects.toMatchObject({ name: 'AbortError' });
+    expect((await feed('gina', id, { tokens: [1] })).status).toBe(200);
+    expect((await feed('gina', id, { tokens: [2] })).status).toBe(200);
+  });
 });
 
 describe('what is refused', () => {

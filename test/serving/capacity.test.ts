@@ -54,12 +54,18 @@ test('wrong configurations and bytes are refused', () => {
 const limited = process.platform === 'linux' && process.env.INFINI_STREAM_SANITIZED === undefined;
 const reallyOnGpu = onCuda && !emulated;
 
-(limited && !reallyOnGpu ? test : test.skip)(
-  'in a limited memory as many streams can be made as it says',
-  () => {
-    const size = emulated ? { heads: 4, headDim: 64 } : { heads: 16, headDim: 256 }; // nearly all of it in the memory, which is touched
+const shapes = emulated
+  ? [{ heads: 4, headDim: 64, segmentLength: 1024 }]
+  : [
+      { heads: 16, headDim: 256, segmentLength: 1 }, // nearly all of it in the memory, which is touched
+      { heads: 4, headDim: 64, segmentLength: 8192 }, // nearly all of it in the segment, which is not
+    ];
+
+(limited && !reallyOnGpu ? test.each(shapes) : test.skip.each(shapes))(
+  'in a limited memory as many streams of %j can be made as it says',
+  (shape) => {
     const program = `
-    const config = { ...${JSON.stringify(size)}, segmentLength: ${emulated ? 1024 : 1} };
+    const config = ${JSON.stringify(shape)};
     const said = device.capacity(config);
     const streams = [];
     let code;
