@@ -17,10 +17,10 @@ struct Rows {
   int64_t heads, length;
   size_t row;
 
-  void download(Device& device, int64_t tokens, void* to) const {
+  void download(Device& device, int64_t begin, int64_t tokens, void* to) const {
     std::vector<char> head(size_t(tokens) * row);
     for (int64_t h = 0; h < heads; ++h) {
-      device.download(head.data(), cached + size_t(h * length) * row, head.size());
+      device.download(head.data(), cached + size_t(h * length + begin) * row, head.size());
       for (int64_t t = 0; t < tokens; ++t) {
         std::memcpy(static_cast<char*>(to) + size_t(t * heads + h) * row, head.data() + size_t(t) * row, row);
       }
@@ -76,11 +76,10 @@ void CudaStreamState::read_memory(float* matrix, double* normalizer) const {
   device.download(matrix, configuration->matrix(memory), size_t(config.matrix_elements()) * sizeof(float));
 }
 
-void CudaStreamState::read_segment(int64_t tokens, void* keys, void* values) const {
-  if (tokens == 0) return;
+void CudaStreamState::read_segment(int64_t begin, int64_t tokens, void* keys, void* values) const {
   const Device::Scope scope(device);
-  key_rows(*configuration, cache).download(device, tokens, keys);
-  value_rows(*configuration, cache).download(device, tokens, values);
+  key_rows(*configuration, cache).download(device, begin, tokens, keys);
+  value_rows(*configuration, cache).download(device, begin, tokens, values);
 }
 
 void CudaStreamState::write(const float* matrix, const double* normalizer, int64_t tokens, const void* keys,

@@ -77,8 +77,8 @@ class StreamState {
   virtual std::unique_ptr<Work> attend(const Tensors& tensors, const Pieces& pieces, bool absorbed) = 0;
   virtual std::unique_ptr<Work> retrieve(const Tensors& tensors, bool absorbed) = 0;
   virtual void read_memory(float* matrix, double* normalizer) const = 0;
-  // The open segment's first tokens, row-major as attend took them.
-  virtual void read_segment(int64_t tokens, void* keys, void* values) const = 0;
+  // Some tokens of the open segment, row-major as attend took them.
+  virtual void read_segment(int64_t begin, int64_t tokens, void* keys, void* values) const = 0;
   // Becomes what was read. On an empty stream.
   virtual void write(const float* matrix, const double* normalizer, int64_t tokens, const void* keys,
                      const void* values) = 0;

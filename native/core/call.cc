@@ -5,24 +5,22 @@
 namespace infini {
 namespace {
 
-// A device tensor's numbers or a stream's image, on their way to JavaScript.
+// A device tensor's numbers or a stream's image, on their way to JavaScript: part by part, so that others have their turn.
 template <class Copy> class CopyWork final : public Work {
  public:
-  explicit CopyWork(Copy copy) : copy_(std::move(copy)) {}
-  int next_stage() override { return done_ ? 0 : 1; }
-  void run(int) override {
-    copy_();
-    done_ = true;
-  }
+  CopyWork(int64_t parts, Copy copy) : parts_(parts), copy_(std::move(copy)) {}
+  int next_stage() override { return next_ < parts_ ? 1 : 0; }
+  void run(int) override { copy_(next_++); }
   void commit() noexcept override {}
 
  private:
+  const int64_t parts_;
   Copy copy_;
-  bool done_ = false;
+  int64_t next_ = 0;
 };
 
-template <class Copy> std::unique_ptr<Work> copy_work(Copy copy) {
-  return std::make_unique<CopyWork<Copy>>(std::move(copy));
+template <class Copy> std::unique_ptr<Work> copy_work(int64_t parts, Copy copy) {
+  return std::make_unique<CopyWork<Copy>>(parts, std::move(copy));
 }
 
 }  // namespace
@@ -30,12 +28,12 @@ template <class Copy> std::unique_ptr<Work> copy_work(Copy copy) {
 std::unique_ptr<Work> Call::begin(Backend& backend) {
   switch (kind) {
     case CallKind::Read:
-      return copy_work([this, &backend] { backend.read(*source, tensors.output, source->bytes()); });
+      return copy_work(1, [this, &backend](int64_t) { backend.read(*source, tensors.output, source->bytes()); });
     case CallKind::Snapshot:
       if (Image::bytes(stream->config, stream->position().open) > memory.front()->bytes()) {
         throw Error(ErrorCode::OutOfMemory, "Expected room for all open tokens of a snapshot but there are more of them");
       }
-      return copy_work([this] { stream->read_image(tensors.output); });
+      return copy_work(stream->image_parts(), [this](int64_t part) { stream->read_image_part(part, tensors.output); });
     case CallKind::Step: return batch->begin(tensors);
     case CallKind::Forward: return forward->begin();
     default: return stream->begin(kind, tensors);

@@ -1,9 +1,16 @@
 #include "core/stream.h"
 
+#include <algorithm>
+
 #include "core/crew.h"
 #include "core/image.h"
 
 namespace infini {
+namespace {
+
+int64_t image_part_tokens(const StreamConfig& config) { return std::max<int64_t>(1, (4 << 20) / config.token_bytes()); }
+
+}  // namespace
 
 Stream::Stream(Backend& backend, std::unique_ptr<StreamState> state, const StreamConfig& config)
     : config(config), backend_(backend), state_(std::move(state)) {
@@ -42,11 +49,19 @@ std::shared_ptr<Stream> Stream::fork() const {
   return copy;
 }
 
-void Stream::read_image(void* data) const {
-  const int64_t open = position().open;
+// The memory, and then some tokens in each part.
+int64_t Stream::image_parts() const {
+  const int64_t tokens = image_part_tokens(config);
+  return 1 + (position().open + tokens - 1) / tokens;
+}
+
+void Stream::read_image_part(int64_t part, void* data) const {
+  const int64_t open = position().open, most = image_part_tokens(config);
   const Image image(config, open, data);
-  state_->read_memory(image.matrix, image.normalizer);
-  state_->read_segment(open, image.keys, image.values);
+  if (part == 0) return state_->read_memory(image.matrix, image.normalizer);
+  const int64_t begin = (part - 1) * most, element = int64_t(config.element_bytes());
+  state_->read_segment(begin, std::min(most, open - begin), static_cast<char*>(image.keys) + begin * config.key_width() * element,
+                       static_cast<char*>(image.values) + begin * config.value_width() * element);
 }
 
 void Stream::write_image(int64_t tokens, const void* data, size_t bytes) {

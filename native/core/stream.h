@@ -30,7 +30,9 @@ class Stream {
   std::shared_ptr<Stream> fork() const;
   void reset();
   void read_memory(float* matrix, double* normalizer) const { state_->read_memory(matrix, normalizer); }
-  void read_image(void* data) const;  // core/image.h; of the committed tokens
+  // The image (core/image.h) of the committed tokens, in parts of some megabytes.
+  int64_t image_parts() const;
+  void read_image_part(int64_t part, void* data) const;
   void write_image(int64_t tokens, const void* data, size_t bytes);  // an empty stream becomes it. Throws Error(Snapshot).
   int64_t byte_length() const { return state_->byte_length(); }
   int64_t tokens() const { return tokens_; }

@@ -22,13 +22,11 @@ void append_keys(T* panels, const T* keys, int64_t stride, int head_dim, int64_t
 }
 
 template <class T>
-void read_keys(const T* panels, T* keys, int64_t stride, int head_dim, int64_t length, int64_t tokens) {
-  for (int64_t first = 0; first < tokens; first += kPanel) {
-    const int64_t width = std::min<int64_t>(kPanel, length - first), end = std::min(tokens, first + width);
-    const T* panel = panels + first * head_dim;
-    for (int64_t key = first; key < end; ++key) {
-      for (int i = 0; i < head_dim; ++i) keys[key * stride + i] = panel[i * width + key - first];
-    }
+void read_keys(const T* panels, T* keys, int64_t stride, int head_dim, int64_t length, int64_t begin, int64_t tokens) {
+  for (int64_t key = begin; key < begin + tokens; ++key) {
+    const int64_t first = key / kPanel * kPanel, width = std::min<int64_t>(kPanel, length - first);
+    const T* lane = panels + first * head_dim + key - first;
+    for (int i = 0; i < head_dim; ++i) keys[(key - begin) * stride + i] = lane[i * width];
   }
 }
 
@@ -65,21 +63,22 @@ void SegmentCache::append(const StreamConfig& config, int kv_head, const Tensors
   }
 }
 
-void SegmentCache::read(const StreamConfig& config, int kv_head, int64_t tokens, void* keys, void* values) const {
+void SegmentCache::read(const StreamConfig& config, int kv_head, int64_t begin, int64_t tokens, void* keys,
+                        void* values) const {
   const Segment segment = head(config, kv_head);
   const size_t element = config.element_bytes();
   const int64_t key_at = int64_t(kv_head) * config.head_dim, value_at = int64_t(kv_head) * config.value_dim;
   if (element == 4) {
     read_keys(static_cast<const uint32_t*>(segment.keys), static_cast<uint32_t*>(keys) + key_at, config.key_width(),
-              config.head_dim, segment.length, tokens);
+              config.head_dim, segment.length, begin, tokens);
   } else {
     read_keys(static_cast<const uint16_t*>(segment.keys), static_cast<uint16_t*>(keys) + key_at, config.key_width(),
-              config.head_dim, segment.length, tokens);
+              config.head_dim, segment.length, begin, tokens);
   }
   const size_t row = config.value_dim * element;
   for (int64_t token = 0; token < tokens; ++token) {
     std::memcpy(static_cast<char*>(values) + (token * config.value_width() + value_at) * element,
-                static_cast<const char*>(segment.values) + token * row, row);
+                static_cast<const char*>(segment.values) + (begin + token) * row, row);
   }
 }
 

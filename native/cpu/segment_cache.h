@@ -16,8 +16,8 @@ class SegmentCache {
   // Writes a piece's keys (unrotated, transposed into panels) and values at their positions. What is already
   // there stays as it is: a call that fails later leaves nothing that counts.
   void append(const StreamConfig& config, int kv_head, const Tensors& tensors, const Piece& piece);
-  // The first tokens, as append took them.
-  void read(const StreamConfig& config, int kv_head, int64_t tokens, void* keys, void* values) const;
+  // Some tokens, as append took them.
+  void read(const StreamConfig& config, int kv_head, int64_t begin, int64_t tokens, void* keys, void* values) const;
 
   Buffer buffer;
 };

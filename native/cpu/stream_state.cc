@@ -46,8 +46,8 @@ void CpuStreamState::read_memory(float* matrix, double* normalizer) const {
   std::memcpy(normalizer, memory.normalizer(config, 0), size_t(config.normalizer_elements()) * sizeof(double));
 }
 
-void CpuStreamState::read_segment(int64_t tokens, void* keys, void* values) const {
-  for (int head = 0; head < config.kv_heads; ++head) cache.read(config, head, tokens, keys, values);
+void CpuStreamState::read_segment(int64_t begin, int64_t tokens, void* keys, void* values) const {
+  for (int head = 0; head < config.kv_heads; ++head) cache.read(config, head, begin, tokens, keys, values);
 }
 
 void CpuStreamState::write(const float* matrix, const double* normalizer, int64_t tokens, const void* keys,

@@ -38,7 +38,7 @@ class CpuStreamState final : public StreamState {
   std::unique_ptr<Work> attend(const Tensors& tensors, const Pieces& pieces, bool absorbed) override;
   std::unique_ptr<Work> retrieve(const Tensors& tensors, bool absorbed) override;
   void read_memory(float* matrix, double* normalizer) const override;
-  void read_segment(int64_t tokens, void* keys, void* values) const override;
+  void read_segment(int64_t begin, int64_t tokens, void* keys, void* values) const override;
   void write(const float* matrix, const double* normalizer, int64_t tokens, const void* keys, const void* values) override;
   void reset() override;
   std::unique_ptr<StreamState> fork() const override;

@@ -32,7 +32,7 @@ struct FakeState final : StreamState {
   std::unique_ptr<Work> attend(const Tensors&, const Pieces&, bool) override;
   std::unique_ptr<Work> retrieve(const Tensors&, bool) override;
   void read_memory(float*, double*) const override {}
-  void read_segment(int64_t, void*, void*) const override {}
+  void read_segment(int64_t, int64_t, void*, void*) const override {}
   void write(const float*, const double*, int64_t, const void*, const void*) override {}
   void reset() override { sum = 0; }
   std::unique_ptr<StreamState> fork() const override { return std::make_unique<FakeState>(); }
