@@ -124,6 +124,7 @@ Napi::Value snapshot(const Napi::CallbackInfo& info) {
     call->limit = device.limit;
     call->memory.push_back(device.engine.backend().allocate_host(bytes, &Ledger::staging_bytes));
     call->tensors.output = call->memory.back()->data();
+    call->output_bytes = bytes;
     return submit(info, handle, std::move(call));
   });
 }

@@ -30,7 +30,7 @@ std::unique_ptr<Work> Call::begin(Backend& backend) {
     case CallKind::Read:
       return copy_work(1, [this, &backend](int64_t) { backend.read(*source, tensors.output, source->bytes()); });
     case CallKind::Snapshot:
-      if (Image::bytes(stream->config, stream->position().open) > memory.front()->bytes()) {
+      if (Image::bytes(stream->config, stream->position().open) > output_bytes) {
         throw Error(ErrorCode::OutOfMemory, "Expected room for all open tokens of a snapshot but there are more of them");
       }
       return copy_work(stream->image_parts(), [this](int64_t part) { stream->read_image_part(part, tensors.output); });

@@ -30,7 +30,7 @@ struct Call {
   std::shared_ptr<ThreadLimit> limit;
   Tensors tensors;
   std::vector<std::shared_ptr<TensorMemory>> memory;  // what `tensors` lie in
-  size_t output_bytes = 0;
+  size_t output_bytes = 0;  // of a Snapshot: at first the room for it
   std::function<void(std::shared_ptr<Call>)> done;    // called once, on any thread
 
   // The outcome, valid in done().

@@ -170,6 +170,7 @@ struct User {
       call.kind = one.kind;
       call.limit = limit;
       call.tensors = one.tensors();
+      call.output_bytes = one.output.size() * sizeof(uint32_t);
       if (one.kind == CallKind::Step) {
         call.batch = batch;
       } else {

@@ -66,7 +66,7 @@ async function spoilAll(all: Record<string, Spoil>, count: number, rng: Rng): Pr
     }
   }
   expect(device.stats().streams).toBeLessThanOrEqual(streams);
-  expect([...outcomes.values()].flat().length).toBeGreaterThan(0.9 * count); // the rest had nothing to change
+  expect([...outcomes.values()].flat().length).toBeGreaterThan(0.8 * count); // the rest had nothing to change
   return outcomes;
 }
 
