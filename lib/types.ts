@@ -102,7 +102,7 @@ export interface DeviceStats {
   /** Bytes of the weights of models. */
   weightBytes: number;
   /**
-   * Bytes kept for the next call or stream of the same shape. CPU: at most 8 blocks and 64 MiB. CUDA: at most a 16th of
+   * Bytes kept for the next call or stream of the same shape. CPU: at most 8 blocks and 128 MiB. CUDA: at most a 16th of
    * the GPU's memory and 512 MiB there, and 256 MiB of pinned memory.
    */
   idleBytes: number;

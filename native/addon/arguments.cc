@@ -1,7 +1,6 @@
 #include "addon/arguments.h"
 
-#include <cstring>
-
+#include "core/copy.h"
 #include "core/memory_budget.h"
 
 namespace infini {
@@ -102,7 +101,8 @@ std::shared_ptr<Call> make_call(const Arguments& arguments, const StreamConfig& 
     for (int i = 0; i < 3; ++i) {
       if (inputs[i]->memory || !inputs[i]->data) continue;
       const size_t input_bytes = size_t(inputs[i]->elements) * config.element_bytes();
-      *staged[i] = std::memcpy(to, inputs[i]->data, input_bytes);
+      copy(to, inputs[i]->data, input_bytes, device.limit->most);
+      *staged[i] = to;
       to += aligned(input_bytes);
     }
     if (!arguments.output.data) {

@@ -1,12 +1,12 @@
 // Streams: one function per method of lib/stream.ts.
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "addon/arguments.h"
 #include "addon/bindings.h"
 #include "addon/convert.h"
 #include "addon/handles.h"
+#include "core/copy.h"
 #include "core/image.h"
 #include "core/memory_budget.h"
 
@@ -138,7 +138,7 @@ Napi::Value take(const Napi::CallbackInfo& info) {
     if (call->tensors.output_place != Place::Host || target.bytes() != call->output_bytes) {
       throw Error(ErrorCode::Shape, "Expected an array of the result's length");
     }
-    std::memcpy(target.data, call->tensors.output, call->output_bytes);
+    copy(target.data, call->tensors.output, call->output_bytes, call->limit->most);
     return info.Env().Undefined();
   });
 }

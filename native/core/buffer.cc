@@ -18,7 +18,7 @@ class IdleBlocks {
 #if defined(__SANITIZE_ADDRESS__)
   static constexpr size_t kMost = 0;  // reuse would hide a use after free
 #else
-  static constexpr size_t kMost = 64 << 20;
+  static constexpr size_t kMost = 128 << 20;
 #endif
 
   void* take(size_t bytes) {

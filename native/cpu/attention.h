@@ -10,38 +10,12 @@
 
 #include "cpu/retrieval.h"
 #include "cpu/scores.h"
-#include "cpu/tiles.h"
-
-extern "C" double exp(double);
+#include "cpu/softmax.h"
 
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
 constexpr double kOrdinaryLogit = 64;
-constexpr double kLog2E = 1.4426950408889634;
-constexpr int kLowestWeight = -125;  // 2 to this is still a normal number; less is no weight at all
-
-// Lower than any score.
-template <class T> constexpr T kLowest = kExact<T> ? T(-1.7976931348623157e308) : T(-3.402823466e38);
-
-// A tile of query rows on its way through the key blocks. Row r owns row r of every array.
-template <class T> struct Tile {
-  int rows;
-  int stride, columns;   // padded head_dim and value_dim
-  T* query;              // [stride] rotated
-  T* score;              // [kBlock] q . k
-  float* weight;         // [kBlock] exp((score - top) scale) 2^power
-  float* block;          // [columns] weight times values, this block
-  double* sum;           // [columns] the same, all blocks so far
-  T* top;                // largest score so far
-  double* mass;          // sum of weights so far
-  double* rescale;       // what this block's new top makes of the old sum
-  int64_t* sees;         // so many keys of the segment
-  float* query_norm;     // |q|^2
-  float* key_norm;       // the largest |k|^2 of the keys seen so far
-  Packing packing;       // room for products on tiles; none: there are none
-  PackedLeft packed_queries;
-  int power;             // so that a block's weights sum up to 1 at most: values as large as float32 holds do not overflow
-};
+constexpr int kGathered = 4;  // blocks whose weighted values are summed in float32, before float64 takes them
 
 template <class T> inline void rotate_query(const Forward& work, int64_t at, T* query) {
   const int half = work.dims.head_dim / 2;
@@ -52,62 +26,6 @@ template <class T> inline void rotate_query(const Forward& work, int64_t at, T* 
     query[i] = T(a * cosine - b * sine);
     query[i + half] = T(b * cosine + a * sine);
   }
-}
-
-// Scores as exponents of 2, at most 0.
-inline Floats exponents(const double* scores, double top, double scale) {
-  const double unit = scale * kLog2E;
-  return narrow((load<double>(scores) - top) * unit, (load<double>(scores + kLanes<double>) - top) * unit);
-}
-inline Floats exponents(const float* scores, float top, double scale) {
-  return (load<float>(scores) - top) * float(scale * kLog2E);
-}
-
-// A row's first `keys` scores as weights, none for those from `visible` on. Returns their sum.
-template <bool masked, class T>
-inline float exponentials(const T* score, T top, double scale, int keys, int visible, int power, float* weight) {
-  Floats total{};
-#pragma GCC unroll 8
-  for (int key = 0; key < keys; key += kLanes<float>) {
-    const Floats exponent = exponents(score + key, top, scale), lowest = broadcast(float(kLowestWeight - power));
-    Floats weights = power_of_two(maximum(exponent, lowest), power);
-    weights = exponent > lowest ? weights : Floats{};
-    if (masked) weights = lane_numbers() + key < visible ? weights : Floats{};
-    store(weight + key, weights);
-    total += weights;
-  }
-  return reduce(total, [](float a, float b) { return a + b; });
-}
-
-// A row's largest score so far, and what that makes of its sum; false when a scaled score is beyond float32's range.
-// `keys`, a multiple of kPanel, bounds what any row of the tile sees of the block; this row sees the first `visible`.
-template <class T> inline bool raise_top(const Tile<T>& tile, double scale, int row, int keys, int visible) {
-  T* score = tile.score + int64_t(row) * kBlock;
-  T lowest = 0;
-  if (kExact<T>) {
-    for (int key = 0; key < visible; ++key) lowest = score[key] < lowest ? score[key] : lowest;
-  }
-  for (int key = visible; key < keys; ++key) score[key] = score[0];
-  Vector<T> high = load<T>(score);
-#pragma GCC unroll 16
-  for (int key = kLanes<T>; key < keys; key += kLanes<T>) high = maximum(high, load<T>(score + key));
-  const T highest = reduce(high, [](T a, T b) { return a > b ? a : b; });
-  const T top = highest > tile.top[row] ? highest : tile.top[row];
-  tile.rescale[row] = tile.mass[row] == 0      ? 0.0
-                      : top > tile.top[row] ? exp((double(tile.top[row]) - double(top)) * scale)
-                                            : 1.0;
-  tile.top[row] = top;
-  return !kExact<T> || (highest * scale <= 3.402823466e38 && lowest * scale >= -3.402823466e38);
-}
-
-// Turns one row of scores into weights.
-template <class T> inline void weigh(const Tile<T>& tile, double scale, int row, int keys, int visible) {
-  const T* score = tile.score + int64_t(row) * kBlock;
-  float* weight = tile.weight + int64_t(row) * kBlock;
-  const float total = visible == kBlock
-                          ? exponentials<false>(score, tile.top[row], scale, kBlock, kBlock, tile.power, weight)
-                          : exponentials<true>(score, tile.top[row], scale, keys, visible, tile.power, weight);
-  tile.mass[row] = tile.mass[row] * tile.rescale[row] + double(total);
 }
 
 // Calls body(values) once, with `keys` rows of padded(valueDim) values as they are to be multiplied.
@@ -159,6 +77,20 @@ inline void notice_small_values(const Forward& work, const Tile<T>& tile, int64_
   }
 }
 
+// Adds to a row's sum what its blocks have made since the last time.
+template <class T> inline void take_block(const Tile<T>& tile, int row, double rescale) {
+  double* sum = tile.sum + int64_t(row) * tile.columns;
+  const float* block = tile.block + int64_t(row) * tile.columns;
+  for (int j = 0; j < tile.columns; j += kLanes<double>) {
+    store(sum + j, load<double>(sum + j) * rescale + load<double>(block + j));
+  }
+  tile.pending[row] = false;
+}
+template <class T> inline void clear_block(const Tile<T>& tile, int row) {
+  float* block = tile.block + int64_t(row) * tile.columns;
+  for (int j = 0; j < tile.columns; j += kLanes<float>) store(block + j, Floats{});
+}
+
 // One block of keys for all rows that can see it. Returns the first row whose score overflows, or -1.
 template <class T>
 inline int attend_block(const Forward& work, const Tile<T>& tile, const Blocks<T>& blocks, int64_t first_key) {
@@ -179,6 +111,14 @@ inline int attend_block(const Forward& work, const Tile<T>& tile, const Blocks<T
       const int end = row + step < tile.rows ? row + step : tile.rows;
       body(row, end - row, visible(end - 1));
     }
+  };
+
+  // Whether this block's weighted values go to those of the block before; so for all rows alike, and on any cut.
+  const int64_t number = first_key / kBlock;
+  const bool gathers = !kExact<T> && !tile.packing.left, joins = gathers && number % kGathered > 0;
+  auto takes = [&](int row) {
+    return !gathers || !tile.is_bounded(row) || number % kGathered == kGathered - 1 || visible(row) < kBlock ||
+           tile.sees[row] == first_key + kBlock;
   };
 
   int overflow = -1;
@@ -207,10 +147,14 @@ inline int attend_block(const Forward& work, const Tile<T>& tile, const Blocks<T
   });
   in_groups([&](int first, int count, int seen) {
     for (int row = first; row < first + count; ++row) {
-      if (!raise_top(tile, work.scale, row, padded(seen), visible(row)) && overflow < 0) overflow = row;
       if constexpr (!kExact<T>) {
         if (row == first_row || visible(row) != visible(row - 1)) largest = largest_norm(blocks.norms, visible(row));
         tile.key_norm[row] = largest > tile.key_norm[row] ? largest : tile.key_norm[row];
+      }
+      if (!raise_top(tile, work.scale, row, padded(seen), visible(row)) && overflow < 0) overflow = row;
+      if (tile.pending[row] && tile.rescale[row] != 1) {  // no longer bounded
+        take_block(tile, row, 1);
+        clear_block(tile, row);
       }
     }
     for (int row = first; row < first + count; ++row) weigh(tile, work.scale, row, padded(seen), visible(row));
@@ -223,16 +167,17 @@ inline int attend_block(const Forward& work, const Tile<T>& tile, const Blocks<T
                       tile.block + int64_t(packed_row) * tile.columns, tile.columns);
     }
     in_groups([&](int row, int count, int seen) {
-      matmul(count, tile.columns, seen, Left<float>{tile.weight + int64_t(row) * kBlock, kBlock}, values,
-             tile.block + int64_t(row) * tile.columns, tile.columns);
+      const Left<float> weights{tile.weight + int64_t(row) * kBlock, kBlock};
+      float* block = tile.block + int64_t(row) * tile.columns;
+      if (joins) return matmul<true>(count, tile.columns, seen, weights, values, block, tile.columns);
+      matmul(count, tile.columns, seen, weights, values, block, tile.columns);
     });
   });
   for (int row = first_row; row < tile.rows; ++row) {
-    double* sum = tile.sum + int64_t(row) * tile.columns;
-    const float* block = tile.block + int64_t(row) * tile.columns;
-    for (int j = 0; j < tile.columns; j += kLanes<double>) {
-      store(sum + j, load<double>(sum + j) * tile.rescale[row] + load<double>(block + j));
-    }
+    tile.pending[row] = true;
+    if (!takes(row)) continue;
+    take_block(tile, row, tile.rescale[row]);
+    if (gathers && number % kGathered < kGathered - 1) clear_block(tile, row);
   }
   return overflow;
 }
@@ -256,11 +201,13 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
   tile.block = workspace.take<float>(size_t(kTileRows) * tile.columns);
   tile.sum = workspace.take<double>(size_t(kTileRows) * tile.columns);
   tile.top = workspace.take<T>(kTileRows);
-  tile.mass = workspace.take<double>(kTileRows);
+  tile.mass = workspace.take<double>(size_t(kTileRows) * kLanes<double>);
   tile.rescale = workspace.take<double>(kTileRows);
   tile.sees = workspace.take<int64_t>(kTileRows);
   tile.query_norm = workspace.take<float>(kTileRows);
   tile.key_norm = workspace.take<float>(kTileRows);
+  tile.bounded_norm = workspace.take<float>(kTileRows);
+  tile.pending = workspace.take<bool>(kTileRows);
   T* features = workspace.take<T>(size_t(kTileRows) * tile.stride);
   T* retrieved = workspace.take<T>(size_t(kTileRows) * tile.columns);
   Blocks<T> blocks;
@@ -286,6 +233,7 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
       for (int i = 0; i < tile.stride; i += kLanes<float>) squares += load<float>(query + i) * load<float>(query + i);
       tile.query_norm[row] = reduce(squares, [](float a, float b) { return a + b; });
       tile.key_norm[row] = 0;
+      tile.bounded_norm[row] = bounded_norm(tile.query_norm[row], work.scale);
     }
     if (work.memory) {  // it takes q before its rotation
       for (int i = 0; i < tile.stride; i += kLanes<T>) store(feature + i, sigma(load<T>(query + i)));
@@ -295,7 +243,8 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
     if (work.rotary) rotate_query(work, tile.sees[row] - 1, query);
     for (int j = 0; j < tile.columns; ++j) tile.sum[int64_t(row) * tile.columns + j] = 0;
     tile.top[row] = kLowest<T>;
-    tile.mass[row] = 0;
+    store(tile.mass + row * kLanes<double>, Doubles{});
+    tile.pending[row] = false;
   }
 
 #if defined(INFINI_TILES)
@@ -322,13 +271,20 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
       if (!is_ordinary(tile.query_norm[row], tile.key_norm[row], work.scale)) trusted[row] = false;
     }
     const int head = int((work.queries.begin + row) % work.queries.group);
-    const double local = work.gate_rest[head] / tile.mass[row], gate = work.gate[head];
+    const double mass = reduce(load<double>(tile.mass + row * kLanes<double>), [](double a, double b) { return a + b; });
+    const double local = work.gate_rest[head] / mass, gate = work.gate[head];
     double* sum = tile.sum + int64_t(row) * tile.columns;
     const T* read = retrieved + int64_t(row) * tile.columns;
+    Doubles largest{};
     for (int j = 0; j < tile.columns; j += kLanes<double>) {
-      Doubles mixed = load<double>(sum + j) * local;
+      const Doubles seen = load<double>(sum + j);
+      largest = maximum(largest, maximum(seen, -seen));
+      Doubles mixed = seen * local;
       if (work.memory) mixed += gate * load<double>(read + j);
       store(sum + j, mixed);
+    }
+    if constexpr (!kExact<T>) {
+      if (reduce(largest, [](double a, double b) { return a > b ? a : b; }) < kSmallestResult) trusted[row] = false;
     }
     const int64_t at = row_offset(place, dims.value_dim, work.queries.begin + row);
     if (encode(dims.element, sum, dims.value_dim, work.output, at)) continue;

@@ -77,7 +77,7 @@ size_t workspace_bytes(int head_dim, int value_dim) {
   const size_t deepest = key > kBlock ? key : kBlock, widest = value > kBlock ? value : kBlock;
   // Of A twice, a tile's queries and what else, 128 rows; of B once; in 32s (tiles.h).
   const size_t packing = 2 * 128 * (deepest + 16) * 2 + (deepest + 16) * (widest + 16) * 4;
-  const size_t tile = rows * (2 * key * 8 + kBlock * 12 + value * (8 + 8 + 4) + 5 * 8);
+  const size_t tile = rows * (2 * key * 8 + kBlock * 12 + value * (8 + 8 + 4) + 5 * 8 + 64 + 5);
   const size_t blocks = kBlock * (key * 12 + value * 4 + 4) + key * value * 4 + key * 8;
   const size_t state = kStateRows * (kTokens * 8 + value * 16 + 8 * 8);
   return tile + blocks + state + packing + 4096;

@@ -13,14 +13,32 @@ module.exports = [
   {
     name: 'the sum of earlier blocks is not rescaled to the new maximum',
     file: 'native/cpu/attention.h',
-    find: 'load<double>(sum + j) * tile.rescale[row] + load<double>(block + j)',
+    find: 'load<double>(sum + j) * rescale + load<double>(block + j)',
     replace: 'load<double>(sum + j) + load<double>(block + j)',
   },
   {
     name: 'the mass of earlier blocks is not rescaled to the new maximum',
+    file: 'native/cpu/softmax.h',
+    find: 'load<double>(mass) * tile.rescale[row] + (',
+    replace: 'load<double>(mass) + (',
+  },
+  {
+    name: 'blocks that wait for float64 are forgotten when a row needs a largest score',
     file: 'native/cpu/attention.h',
-    find: 'tile.mass[row] * tile.rescale[row] + double(',
-    replace: 'tile.mass[row] + double(',
+    find: 'if (tile.pending[row] && tile.rescale[row] != 1) {',
+    replace: 'if (false) {',
+  },
+  {
+    name: 'rows of any logits do without a largest score',
+    file: 'native/cpu/softmax.h',
+    find: 'constexpr int kBound = 32;',
+    replace: 'constexpr int kBound = 320;',
+  },
+  {
+    name: 'precision: tiny sums of weighted values are trusted',
+    file: 'native/cpu/attention.h',
+    find: '(double a, double b) { return a > b ? a : b; }) < kSmallestResult) trusted[row] = false;',
+    replace: '(double a, double b) { return a > b ? a : b; }) < 0) trusted[row] = false;',
   },
   {
     name: 'a block that only begins at the newest token is skipped',
@@ -36,7 +54,7 @@ module.exports = [
   },
   {
     name: 'a logit beyond the range of float32 goes unnoticed',
-    file: 'native/cpu/attention.h',
+    file: 'native/cpu/softmax.h',
     find: '(highest * scale <= 3.402823466e38 && lowest * scale >= -3.402823466e38)',
     replace: '(lowest <= highest || true)',
   },
