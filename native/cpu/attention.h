@@ -17,6 +17,12 @@ namespace infini::cpu::INFINI_SIMD_LEVEL {
 constexpr double kOrdinaryLogit = 64;
 constexpr int kGathered = 4;  // blocks whose weighted values are summed in float32, before float64 takes them
 
+template <int write> inline void prefetch_row(Element element, const void* data, int64_t offset, int count) {
+  const int64_t size = element == Element::F32 ? 4 : 2;
+  const char* from = static_cast<const char*>(data) + offset * size;
+  for (int64_t at = 0; at < count * size; at += 64) __builtin_prefetch(from + at, write);
+}
+
 template <class T> inline void rotate_query(const Forward& work, int64_t at, T* query) {
   const int half = work.dims.head_dim / 2;
   const int64_t panel = at / kPanel * half * kPanel + at % kPanel;
@@ -222,6 +228,11 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
   const int deepest = tile.stride > kBlock ? tile.stride : kBlock, widest = tile.columns > kBlock ? tile.columns : kBlock;
   tile.packing = take_packing(workspace, on_tiles, deepest, widest);
 
+  // Rows of one head lie a token apart: no processor sees them coming.
+  const Rows place{nullptr, work.output_stride, work.queries.group, 0, 0};
+  for (int row = 0; row < tile.rows; ++row) {
+    prefetch_row<0>(dims.element, work.queries.data, row_offset(work.queries, dims.head_dim, work.queries.begin + row), dims.head_dim);
+  }
   for (int row = 0; row < tile.rows; ++row) {
     const int64_t source = work.queries.begin + row;
     T* query = tile.query + int64_t(row) * tile.stride;
@@ -265,7 +276,9 @@ template <class T> inline int64_t forward_rows(const Forward& work, void* memory
     read_memory(dims, *work.memory, tile.rows, features, tile.stride, retrieved, trusted, workspace, tile.packing);
   }
 
-  const Rows place{nullptr, work.output_stride, work.queries.group, 0, 0};
+  for (int row = 0; row < tile.rows; ++row) {
+    prefetch_row<1>(dims.element, work.output, row_offset(place, dims.value_dim, work.queries.begin + row), dims.value_dim);
+  }
   for (int row = 0; row < tile.rows; ++row) {
     if constexpr (!kExact<T>) {
       if (!is_ordinary(tile.query_norm[row], tile.key_norm[row], work.scale)) trusted[row] = false;
