@@ -56,8 +56,9 @@ interface Addon {
   listDevices(threads: number): DeviceInfo[];
   /** Why there is no CUDA device; empty when there is one. */
   cudaAbsence(): string;
-  /** Bytes a second when the processor reads so many again and again; operations a second when `bytes` is 0. Blocks. */
-  cpuFloor(threads: number, bytes: number): number;
+  /** Operations a second, 0 on tiles where there are none; bytes a second when so many are gone through. Blocks. */
+  cpuFloor(kind: 'multiply' | 'tiles', threads: number, bytes: 0): number;
+  cpuFloor(kind: 'read' | 'triad', threads: number, bytes: number): number;
   openDevice(id: string, threads: number, engineThreads: number): NativeDevice;
   deviceInfo(device: NativeDevice): DeviceInfo;
   deviceStats(device: NativeDevice): DeviceStats;

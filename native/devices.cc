@@ -104,6 +104,8 @@ Engine& engine_for(const std::string& id, int threads) {
 }
 
 double cpu_peak_flops(int threads) { return cpu::peak_flops(threads); }
+double cpu_tile_flops(int threads) { return cpu::tile_flops(threads); }
 double cpu_read_bandwidth(int threads, int64_t bytes) { return cpu::read_bandwidth(threads, bytes); }
+double cpu_triad_bandwidth(int threads, int64_t bytes) { return cpu::triad_bandwidth(threads, bytes); }
 
 }  // namespace infini

@@ -20,6 +20,8 @@ Engine& engine_for(const std::string& id, int threads);
 
 // The processor's limits (cpu/floors.h), for benchmarks: takes a tenth of a second each.
 double cpu_peak_flops(int threads);
+double cpu_tile_flops(int threads);
 double cpu_read_bandwidth(int threads, int64_t bytes);
+double cpu_triad_bandwidth(int threads, int64_t bytes);
 
 }  // namespace infini

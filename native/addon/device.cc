@@ -99,12 +99,16 @@ Napi::Value restore_stream(const Napi::CallbackInfo& info) {
   });
 }
 
-// cpuFloor(threads, bytes): bytes a second when so many are read, or operations a second when none are.
+// cpuFloor(kind, threads, bytes)
 Napi::Value cpu_floor(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
-    const int threads = info[0].ToNumber().Int32Value();
-    const int64_t bytes = info[1].ToNumber().Int64Value();
-    return Napi::Number::New(info.Env(), bytes > 0 ? cpu_read_bandwidth(threads, bytes) : cpu_peak_flops(threads));
+    const std::string kind = info[0].ToString();
+    const int threads = info[1].ToNumber().Int32Value();
+    const int64_t bytes = info[2].ToNumber().Int64Value();
+    return Napi::Number::New(info.Env(), kind == "read"    ? cpu_read_bandwidth(threads, bytes)
+                                         : kind == "triad" ? cpu_triad_bandwidth(threads, bytes)
+                                         : kind == "tiles" ? cpu_tile_flops(threads)
+                                                           : cpu_peak_flops(threads));
   });
 }
 

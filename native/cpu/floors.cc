@@ -48,6 +48,25 @@ double peak_flops(int threads) {
   return best_rate(threads, [&](int i) { return kernels.multiply_adds(100'000, &sinks[size_t(i) * 16]); });
 }
 
+double tile_flops(int threads) {
+  const Kernels& kernels = select_kernels();
+  std::vector<float> sinks(size_t(threads) * 16);
+  if (kernels.multiply_tiles(1, sinks.data()) == 0) return 0;
+  return best_rate(threads, [&](int i) { return kernels.multiply_tiles(1000, &sinks[size_t(i) * 16]); });
+}
+
+double triad_bandwidth(int threads, int64_t bytes) {
+  const Kernels& kernels = select_kernels();
+  const int64_t each = std::max<int64_t>(16, bytes / threads / 12 / 16 * 16);  // of each array
+  std::vector<std::vector<float>> data;
+  for (int i = 0; i < threads; ++i) data.emplace_back(size_t(each) * 3, 1.0f);
+  return best_rate(threads, [&](int i) {
+    float* own = data[size_t(i)].data();
+    kernels.triad(own, own + each, each, own + 2 * each);
+    return double(each) * 12;
+  });
+}
+
 double read_bandwidth(int threads, int64_t bytes) {
   const Kernels& kernels = select_kernels();
   const int64_t each = std::max<int64_t>(128, bytes / threads / 4 / 128 * 128);

@@ -6,6 +6,8 @@
 namespace infini::cpu {
 
 double peak_flops(int threads);  // multiply-adds of float32 in registers, operations a second
-double read_bandwidth(int threads, int64_t bytes);  // bytes a second, reading so many bytes again and again
+double tile_flops(int threads);  // products of bfloat16 on tiles, operations a second; 0 where there are none
+double read_bandwidth(int threads, int64_t bytes);   // bytes a second, reading so many bytes again and again
+double triad_bandwidth(int threads, int64_t bytes);  // the same, reading two thirds and writing one
 
 }  // namespace infini::cpu

@@ -10,6 +10,7 @@
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
 const Kernels kernels = {INFINI_TEXT(INFINI_SIMD_LEVEL), find_non_finite, forward, retrieve, residual, absorb,
-                         linear, decode_strided, normalize, multiply_adds, read_through};
+                         linear, decode_strided, normalize, multiply_adds, multiply_tiles,
+                         read_through, triad};
 
 }  // namespace infini::cpu::INFINI_SIMD_LEVEL

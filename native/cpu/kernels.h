@@ -131,9 +131,11 @@ struct Kernels {
   void (*linear)(const Linear& work);
   void (*decode_strided)(Element element, const void* from, int64_t stride, int64_t count, float* to);
   void (*normalize)(const float* x, const float* weight, int64_t width, double epsilon, float* y);
-  // For benchmarks (floors.h). multiply_adds returns the operations done; each leaves something in *sink.
+  // For benchmarks (floors.h). Those that multiply return the operations done; each leaves something in *sink.
   double (*multiply_adds)(int64_t rounds, float* sink);
+  double (*multiply_tiles)(int64_t rounds, float* sink);
   void (*read_through)(const float* data, int64_t count, float* sink);
+  void (*triad)(const float* a, const float* b, int64_t count, float* to);
 };
 
 // Scratch one call of any kernel needs.

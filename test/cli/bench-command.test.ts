@@ -46,7 +46,10 @@ describe('bench', () => {
       if (work === 'decode') expect(one.token.p90).toBeGreaterThanOrEqual(one.token.median);
     }
     expect(result.limits.flops).toBeGreaterThan(1e8);
-    for (const { bandwidth } of result.limits.reads) expect(bandwidth).toBeGreaterThan(1e8);
+    const { reads, triads } = result.limits;
+    expect([reads.length, triads.length]).toEqual([7, 7]);
+    for (const { bandwidth } of [...reads, ...triads]) expect(bandwidth).toBeGreaterThan(1e8);
+    expect(result.limits.tileFlops > 0).toBe(result.simd === 'amx' || result.simd === 'tiles');
     for (const cost of [result.binding.sync, result.binding.async, result.binding.batchOf64])
       expect(cost).toBeGreaterThan(0);
   });

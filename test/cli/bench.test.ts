@@ -67,6 +67,8 @@ const one: Case = { ...shape, work: 'prefill', threads: 2 };
 const limits: Limits = {
   threads: 2,
   flops: 1e11,
+  tileFlops: 0,
+  triads: [],
   reads: [
     { bytes: 1e6, bandwidth: 100e9 },
     { bytes: 4e6, bandwidth: 50e9 },
@@ -83,7 +85,16 @@ test('the floor is what the operations take, and of a decoded token what it read
   expect(bytesPerDecodedToken(one)).toBe(8 * (16384 + 512 + 131072));
   const decoding = floorOf({ ...one, work: 'decode' }, { ...limits, flops: 1e15 });
   expect(decoding.bound).toBe('bandwidth');
-  expect(decoding.microsecondsPerToken).toBeCloseTo(1.1837e6 / bandwidthAt(limits, 1.1837e6) / 1e-6, 1);
+  expect(decoding.microsecondsPerToken).toBeCloseTo(1.1837e6 / bandwidthAt(limits.reads, 1.1837e6) / 1e-6, 1);
+});
+
+test('bfloat16 is held against the tiles, where there are some', () => {
+  const tiles = { ...limits, tileFlops: 1e12 };
+  const of = (dtype: Case['dtype'], at: Limits) => floorOf({ ...one, dtype }, at).microsecondsPerToken;
+  expect(of('bfloat16', tiles)).toBeCloseTo(0.72192, 6);
+  expect([of('float32', tiles), of('float16', tiles), of('bfloat16', limits)]).toEqual(
+    Array(3).fill(of('float32', limits)),
+  );
 });
 
 test('a state pass reads a segment and the memory, which it writes again', () => {
@@ -98,7 +109,7 @@ test('a state pass reads a segment and the memory, which it writes again', () =>
   });
   const { microsecondsPerToken } = floorOf(state, { ...limits, flops: 1e15 });
   const bytes = 512 * bytesPerToken(state);
-  expect(microsecondsPerToken).toBeCloseTo((1e6 * bytes) / bandwidthAt(limits, bytes) / 512, 9);
+  expect(microsecondsPerToken).toBeCloseTo((1e6 * bytes) / bandwidthAt(limits.reads, bytes) / 512, 9);
 });
 
 test('what many streams hold is read from further away', () => {
@@ -112,8 +123,8 @@ test('what many streams hold is read from further away', () => {
 });
 
 test('between measured sizes the bandwidth is in proportion, outside it is the nearest', () => {
-  expect(bandwidthAt(limits, 2e6)).toBeCloseTo(75e9, -3);
-  expect([bandwidthAt(limits, 10), bandwidthAt(limits, 1e9)]).toEqual([100e9, 50e9]);
+  expect(bandwidthAt(limits.reads, 2e6)).toBeCloseTo(75e9, -3);
+  expect([bandwidthAt(limits.reads, 10), bandwidthAt(limits.reads, 1e9)]).toEqual([100e9, 50e9]);
 });
 
 test('what a result is held against, by hand for two tokens', () => {

@@ -32,7 +32,7 @@ export function roofline({ results }: Report, limits: Limits): object {
   const from = Math.min(...dots.map((dot) => dot.intensity)) / 4;
   const to = Math.max(...dots.map((dot) => dot.intensity)) * 2;
   const roofs = [1e6, 16e6, 64e6].flatMap((bytes) => {
-    const bandwidth = bandwidthAt(limits, bytes);
+    const bandwidth = bandwidthAt(limits.reads, bytes);
     const name = `reading ${bytes / 1e6} MB`;
     const corner = Math.min(to, Math.max(from, limits.flops / bandwidth));
     return [from, corner, to].map((x) => ({

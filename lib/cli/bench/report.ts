@@ -52,15 +52,17 @@ export function placeOf({ cpu, device }: Machine): string {
 export function head(report: Report): string[] {
   const { node, limits, results } = report;
   const [{ heads, kvHeads, dtype, rule, threads }] = results;
-  const reads = limits?.reads.map(
-    (read) => `${bytes(read.bytes)}: ${(read.bandwidth / 1e9).toFixed(0)} GB/s`,
-  );
+  const giga = (rate: number) => (rate / 1e9).toFixed(0);
+  const all = (measured: Limits['reads']) =>
+    measured.map((one) => `${bytes(one.bytes)}: ${giga(one.bandwidth)} GB/s`).join(', ');
   return [
     `${placeOf(report)}, ${threads} threads, Node ${node}`,
     `${heads} heads (${kvHeads} for keys and values), ${dtype}, rule ${rule}`,
     ...(limits
       ? [
-          `limits measured now: ${(limits.flops / 1e9).toFixed(0)} GFLOP/s of float32; reading ${reads?.join(', ')}`,
+          `limits measured now: ${giga(limits.flops)} GFLOP/s of float32${limits.tileFlops ? `, ${giga(limits.tileFlops)} of bfloat16 on tiles` : ''}`,
+          `reading ${all(limits.reads)}`,
+          `triad   ${all(limits.triads)}`,
         ]
       : []),
   ];
