@@ -73,6 +73,8 @@ interface Addon {
 
   createTensor(device: NativeDevice, bytes: number): NativeMemory;
   createHostBuffer(device: NativeDevice, bytes: number): [ArrayBuffer, NativeMemory];
+  /** A copy of the array in memory of the processor's, for calls to use in place until it is closed. */
+  stage(device: NativeDevice, array: Tensor): NativeMemory;
   writeTensor(memory: NativeMemory, data: Tensor): void;
   readTensor(memory: NativeMemory, settle: Settle): number;
   closeTensor(memory: NativeMemory): void;

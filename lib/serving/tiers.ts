@@ -33,6 +33,11 @@ export class Tiers {
     return this.#residents.size;
   }
 
+  /** Somebody waits for room on the device. */
+  get exchanging(): boolean {
+    return this.#pending > 0;
+  }
+
   /** It has the device, without waiting. */
   place(member: Member): boolean {
     if (member.moving) return false;
@@ -218,7 +223,7 @@ export class Tiers {
 /** The state as bytes, after all calls before; undefined for an empty stream. */
 function imageOf(member: Member): Promise<Uint8Array | undefined> {
   const { core, front, stateTokens } = member;
-  if (!core || (stateTokens === 0 && !front?.jobs.size)) return Promise.resolve(undefined);
+  if (!core || (stateTokens === 0 && !front?.pieces.size)) return Promise.resolve(undefined);
   return new Promise((resolve, reject) => {
     native.snapshot(core.native, core.mostOpen, (error, tokens) => {
       core.end();

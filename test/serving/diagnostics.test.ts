@@ -120,22 +120,25 @@ test('errors are told of once, with what was asked and the code', async () => {
 
 test('a scheduler tells of swaps, of pieces, and of requests it refuses', async () => {
   const bytes = bytesOfStream(device);
-  const image = 2 * (8 * 8 * 4 + 8 * 8 + 4 * 16 * 4); // 4 tokens in the open segment
+  const token = 2 * 16 * 4;
+  const image = 2 * (8 * 8 * 4 + 8 * 8) + 4 * token; // 4 tokens in the open segment
   using scheduler = new StreamScheduler(device, { deviceBytes: bytes, maxQueue: 1, whenFull: 'reject' });
   const [a, b] = [0, 1].map(() => scheduler.createStream(config));
   const seen = await listening(async () => {
     await a.attend(inputFor(a, 12, rng));
     await b.attend(inputFor(b, 1, rng));
     await a.attend(inputFor(a, 1, rng));
-    const first = a.attend(inputFor(a, 1, rng));
-    await expectReject(() => b.attend(inputFor(b, 1, rng)), { code: 'ERR_BUSY' });
-    await first;
+    const away = b.attend(inputFor(b, 1, rng)); // waits for its stream to come back
+    await expectReject(() => a.attend(inputFor(a, 1, rng)), { code: 'ERR_BUSY' });
+    await away;
   });
   const swap = { device: id(), milliseconds: time };
   expect(seen.swap).toEqual([
     { ...swap, direction: 'out', tokens: 12, bytes: image },
-    { ...swap, direction: 'out', tokens: 1, bytes: image - 3 * 2 * 16 * 4 },
+    { ...swap, direction: 'out', tokens: 1, bytes: image - 3 * token },
     { ...swap, direction: 'in', tokens: 12, bytes: image },
+    { ...swap, direction: 'out', tokens: 13, bytes: image + token },
+    { ...swap, direction: 'in', tokens: 1, bytes: image - 3 * token },
   ]);
   expect(seen.attend.map(({ tokens }) => tokens)).toEqual([12, 1, 1, 1]);
   expect(seen.absorb.map(({ segments }) => segments)).toEqual([1]);
