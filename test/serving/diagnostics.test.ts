@@ -79,12 +79,39 @@ test('sessions tell of their chunks and tokens, once for all layers', async () =
     await sessions[0].feed(new Int32Array(segmentLength * 2 - 1));
     await sessions[0].generate({ maxTokens: 2 });
     await model.feedAll(sessions.map((session) => ({ session, input: new Int32Array(3) })));
-    await expectReject(() => sessions[0].feed([-1]), { code: 'ERR_OUT_OF_RANGE' });
   });
   const event = { device: id(), milliseconds: time };
   expect(seen.attend).toEqual([segmentLength * 2 - 1, 1, 1, 6].map((tokens) => ({ ...event, tokens })));
   expect(seen.absorb).toEqual([1, 1].map((segments) => ({ ...event, segments })));
   expect([seen.swap, seen.error]).toEqual([[], []]);
+});
+
+test('errors of sessions are told of once, but not those of the caller’s own functions', async () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'infini-stream-'));
+  await writeTinyModel(folder);
+  using model = await loadModel(folder, { device });
+  rmSync(folder, { recursive: true });
+  const session = model.createSession();
+  const own = new Error('mine');
+  const onProgress = () => {
+    throw own;
+  };
+  const signal = AbortSignal.abort();
+  const seen = await listening(async () => {
+    await expectReject(() => session.feed([-1]), { code: 'ERR_OUT_OF_RANGE' });
+    await expectReject(async () => await session.generate({ maxTokens: 1 }), { code: 'ERR_OUT_OF_RANGE' });
+    expect(() => session.generate({ maxTokens: -1 })).toThrow();
+    await expectReject(() => model.feedAll([{ session, input: [1] }], { signal }), { code: 'ABORT_ERR' });
+    await expectReject(() => model.generateAll([session, session], { maxTokens: 1 }), { code: 'ERR_BUSY' });
+    await expect(session.feed([1, 2], { onProgress })).rejects.toBe(own);
+  });
+  expect(seen.error.map(({ device, operation, code }) => [device, operation, code])).toEqual([
+    [id(), 'feed', 'ERR_OUT_OF_RANGE'],
+    [id(), 'generate', 'ERR_OUT_OF_RANGE'],
+    [id(), 'generate', 'ERR_OUT_OF_RANGE'],
+    [id(), 'feed', 'ABORT_ERR'],
+    [id(), 'generate', 'ERR_BUSY'],
+  ]);
 });
 
 test('errors are told of once, with what was asked and the code', async () => {
