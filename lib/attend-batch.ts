@@ -24,7 +24,7 @@ const entryKeys = new Set(['stream', 'q', 'k', 'v', 'out']);
 const optionKeys = new Set(['signal']);
 
 /** A call of attend that can be queued. */
-export interface Entry {
+interface Entry {
   readonly core: StreamCore;
   readonly job: Job;
 }
@@ -79,7 +79,7 @@ function readEntry(
 }
 
 /** Queues all of them at once, so that a device that works in rounds begins them in one. Their jobs say how each ends. */
-export function submitTogether(entries: readonly Entry[]): void {
+function submitTogether(entries: readonly Entry[]): void {
   const ready = entries.filter(({ job }) => {
     try {
       job.ready();

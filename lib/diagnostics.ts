@@ -35,10 +35,11 @@ export interface SwapEvent {
   milliseconds: number;
 }
 
-/** `infini-stream:error`: a call on a stream was refused, has failed or was aborted. Published after the call has rejected or thrown. */
+/** `infini-stream:error`: a call on a stream or on sessions was refused, has failed or was aborted. Published after the call has rejected or thrown. */
 export interface ErrorEvent {
   device: string;
-  operation: 'attend' | 'retrieve' | 'swap';
+  /** 'feed' and 'generate' are of sessions. */
+  operation: 'attend' | 'retrieve' | 'swap' | 'feed' | 'generate';
   code: ErrorCode;
   error: InfiniError;
 }

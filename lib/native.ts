@@ -71,9 +71,19 @@ interface Addon {
   freeBytes(device: NativeDevice): number;
   /** A stream in the state that {@link snapshot} gave, after so many tokens; all of it is checked. */
   restoreStream(device: NativeDevice, config: NativeConfig, tokens: number, image: Uint8Array): NativeStream;
+  /** The same on another thread, which reads the image until it settles. */
+  restoreStreamLater(
+    device: NativeDevice,
+    config: NativeConfig,
+    tokens: number,
+    image: Uint8Array,
+    settle: (error: Error | null, stream: NativeStream | null) => void,
+  ): void;
 
   createTensor(device: NativeDevice, bytes: number): NativeMemory;
   createHostBuffer(device: NativeDevice, bytes: number): [ArrayBuffer, NativeMemory];
+  /** A copy of the array in memory of the processor's, for calls to use in place until it is closed. */
+  stage(device: NativeDevice, array: Tensor): NativeMemory;
   writeTensor(memory: NativeMemory, data: Tensor): void;
   readTensor(memory: NativeMemory, settle: Settle): number;
   closeTensor(memory: NativeMemory): void;

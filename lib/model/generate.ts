@@ -2,7 +2,7 @@ import { isAborted, reasonOf } from '../abort';
 import { abortError, fail } from '../errors';
 import { type NativeBatch, type NativeStream, native } from '../native';
 import type { Sampler } from './sampler';
-import { forward, inTurn, type SessionCore } from './session-core';
+import { forward, inTurn, type SessionCore, sessionFailed } from './session-core';
 
 /** One generated token; `text` is what it adds, empty while a character is not complete or there is no tokenizer. */
 export interface GeneratedToken {
@@ -38,6 +38,8 @@ export class Transcript {
   /** What ended it. */
   error: unknown;
   #shown = 0;
+  /** Before here there is no stop text, nor can one begin. */
+  #searched = 0;
   #settled = 0; // tokens whose text is complete, and its length
   #settledText = '';
 
@@ -75,11 +77,13 @@ export class Transcript {
       }
     }
     const { stopTexts } = this.plan;
-    const stops = stopTexts.map((stop) => this.text.indexOf(stop)).filter((at) => at >= 0);
+    const stops = stopTexts.map((stop) => this.text.indexOf(stop, this.#searched)).filter((at) => at >= 0);
     if (stops.length > 0) {
       this.text = this.text.slice(0, Math.min(...stops));
       this.finish = 'stop';
     }
+    const longest = stopTexts.reduce((most, stop) => Math.max(most, stop.length), 0);
+    this.#searched = Math.max(0, this.#settledText.length - longest + 1); // the rest may be decoded otherwise yet
     const full = this.finish !== undefined || this.tokens.length >= this.plan.maxTokens; // nothing follows
     const shown = full ? this.text.length : this.text.length - heldBack(this.text, stopTexts);
     const added = this.text.slice(this.#shown, shown);
@@ -165,7 +169,10 @@ async function* generateOne(transcript: Transcript): AsyncGenerator<GeneratedTok
       });
       return transcript.add(token);
     });
-    step.catch((error: unknown) => (transcript.error = error));
+    step.catch((error: unknown) => {
+      transcript.error = error;
+      sessionFailed(session.model, 'generate', error);
+    });
     const next = await step;
     if (!next) return;
     yield next;
@@ -187,6 +194,9 @@ export function requireLogits(session: SessionCore, method: string): Float32Arra
   throw fail('ERR_OUT_OF_RANGE', `Expected a session that was fed for ${method}() but it has no tokens`);
 }
 
+/** Milliseconds that the event loop waits for tokens to be chosen, of many sessions out of many words. */
+const mostSampling = 5;
+
 /** All transcripts side by side: one token of each that is not finished in each step. */
 export async function generateTogether(transcripts: readonly Transcript[]): Promise<void> {
   let batches: NativeBatch[] | undefined; // one per layer
@@ -201,9 +211,13 @@ export async function generateTogether(transcripts: readonly Transcript[]): Prom
   try {
     for (let left = [...transcripts]; ; ) {
       const tokens = new Map<Transcript, number>();
+      let begun = performance.now();
       for (const transcript of left) {
         const token = choose(transcript);
         if (token !== undefined) tokens.set(transcript, token);
+        if (performance.now() - begun < mostSampling) continue;
+        await new Promise(setImmediate);
+        begun = performance.now();
       }
       left = [...tokens.keys()];
       if (left.length === 0) return;

@@ -14,7 +14,7 @@ import { type Generated, generateTogether, Transcript } from './generate';
 import { checkTokens, type ModelInput, readInput } from './input';
 import { type GenerateOptions, readFeedOptions, readGenerateOptions } from './options';
 import { adoptSession, type Session, sessionCoreOf } from './session';
-import { checkModelOpen, inTurn, type ModelCore, SessionCore } from './session-core';
+import { checkModelOpen, inTurn, type ModelCore, SessionCore, telling } from './session-core';
 import { Tokenizer } from './tokenizer';
 import { findWeights, readGates } from './weights';
 
@@ -121,23 +121,7 @@ export class Model {
    */
   async feedAll(entries: readonly FeedEntry[], options?: FeedOptions): Promise<void> {
     const core = Model.#of(this, 'feedAll');
-    const checked = readFeedOptions(options);
-    const length = checkArray(entries, 'entries', 1, mostSessions);
-    let total: number | undefined = 0;
-    const given = Array.from({ length }, (_, i) =>
-      readRecord((entries as readonly unknown[])[i], `entries[${i}]`, new Set(['session', 'input'])),
-    );
-    const sessions = checkSessions(
-      core,
-      given.map(({ session }) => session),
-      (i) => `entries[${i}].session`,
-    );
-    const feedings = sessions.map((session, i) => {
-      const read = readInput(given[i]?.input, core.vocabulary, `entries[${i}].input`);
-      total = total === undefined || read.total === undefined ? undefined : total + read.total;
-      return { session, pieces: read.pieces };
-    });
-    await inTurn(sessions, checked.signal, (interruption) => feed(feedings, checked, total, interruption));
+    await telling(core, 'feed', () => feedAll(core, entries, options));
   }
 
   /**
@@ -150,13 +134,7 @@ export class Model {
    */
   async generateAll(sessions: readonly Session[], options: GenerateOptions): Promise<Generated[]> {
     const core = Model.#of(this, 'generateAll');
-    const plan = readGenerateOptions(options, core.vocabulary);
-    const length = checkArray(sessions, 'sessions', 1, mostSessions);
-    const given = Array.from({ length }, (_, i) => (sessions as readonly unknown[])[i]);
-    const cores = checkSessions(core, given, (i) => `sessions[${i}]`);
-    const transcripts = cores.map((session, i) => new Transcript(session, plan(i)));
-    await inTurn(cores, plan(0).signal, () => generateTogether(transcripts));
-    return transcripts.map((transcript) => transcript.result());
+    return telling(core, 'generate', () => generateAll(core, sessions, options));
   }
 
   /** A text's tokens. @throws ERR_INVALID_ARG_TYPE, also when the model has no tokenizer.json. */
@@ -185,6 +163,40 @@ export class Model {
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+async function feedAll(core: ModelCore, entries: readonly FeedEntry[], options?: FeedOptions): Promise<void> {
+  const checked = readFeedOptions(options);
+  const length = checkArray(entries, 'entries', 1, mostSessions);
+  let total: number | undefined = 0;
+  const given = Array.from({ length }, (_, i) =>
+    readRecord((entries as readonly unknown[])[i], `entries[${i}]`, new Set(['session', 'input'])),
+  );
+  const sessions = checkSessions(
+    core,
+    given.map(({ session }) => session),
+    (i) => `entries[${i}].session`,
+  );
+  const feedings = sessions.map((session, i) => {
+    const read = readInput(given[i]?.input, core.vocabulary, `entries[${i}].input`);
+    total = total === undefined || read.total === undefined ? undefined : total + read.total;
+    return { session, pieces: read.pieces };
+  });
+  await inTurn(sessions, checked.signal, (interruption) => feed(feedings, checked, total, interruption));
+}
+
+async function generateAll(
+  core: ModelCore,
+  sessions: readonly Session[],
+  options: GenerateOptions,
+): Promise<Generated[]> {
+  const plan = readGenerateOptions(options, core.vocabulary);
+  const length = checkArray(sessions, 'sessions', 1, mostSessions);
+  const given = Array.from({ length }, (_, i) => (sessions as readonly unknown[])[i]);
+  const cores = checkSessions(core, given, (i) => `sessions[${i}]`);
+  const transcripts = cores.map((session, i) => new Transcript(session, plan(i)));
+  await inTurn(cores, plan(0).signal, () => generateTogether(transcripts));
+  return transcripts.map((transcript) => transcript.result());
 }
 
 function tokenizerOf({ vocabulary }: Pick<ModelCore, 'vocabulary'>, method: string): Tokenizer {

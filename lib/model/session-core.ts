@@ -1,7 +1,7 @@
 import { isAborted, reasonOf, watchAbort } from '../abort';
 import { readConfig } from '../config';
-import { attended, begin } from '../diagnostics';
-import { abortError, fail, type InfiniError } from '../errors';
+import { attended, begin, type ErrorEvent, failed } from '../diagnostics';
+import { abortError, errorClasses, fail, type InfiniError } from '../errors';
 import { type NativeBatch, type NativeDevice, type NativeModel, type NativeStream, native } from '../native';
 import type { StreamConfig } from '../types';
 import { tell, type Watchers, watchersOf } from '../watchers';
@@ -111,6 +111,27 @@ export class SessionCore {
     this.closed = true;
     tell(this.watchers);
     for (const stream of this.streams) native.closeStream(stream);
+  }
+}
+
+/** A call on the model's sessions has failed; what the caller's own functions threw is none of the channels' business. */
+export function sessionFailed(model: ModelCore, operation: ErrorEvent['operation'], error: unknown): void {
+  const code = (error as Partial<InfiniError> | undefined)?.code;
+  if (code !== undefined && Object.hasOwn(errorClasses, code))
+    failed(native.deviceInfo(model.device).id, operation, error);
+}
+
+/** Runs a call on the model's sessions from its checks to its end, and tells of its failure. */
+export async function telling<T>(
+  model: ModelCore,
+  operation: ErrorEvent['operation'],
+  call: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    sessionFailed(model, operation, error);
+    throw error;
   }
 }
 

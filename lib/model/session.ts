@@ -5,7 +5,7 @@ import { type FeedOptions, feed } from './feed';
 import { Generation, requireLogits, Transcript } from './generate';
 import { type ModelInput, readInput } from './input';
 import { type GenerateOptions, readFeedOptions, readGenerateOptions } from './options';
-import { inTurn, type SessionCore } from './session-core';
+import { inTurn, type SessionCore, sessionFailed, telling } from './session-core';
 
 // Only this file makes sessions: `new Session()` by anyone else has no key.
 const key = Symbol('infini-stream session');
@@ -72,12 +72,14 @@ export class Session {
    */
   async feed(input: ModelInput, options?: FeedOptions): Promise<void> {
     const session = Session.#of(this, 'feed');
-    session.checkOpen();
-    const checked = readFeedOptions(options);
-    const { pieces, total } = readInput(input, session.model.vocabulary, 'input');
-    await inTurn([session], checked.signal, (interruption) =>
-      feed([{ session, pieces }], checked, total, interruption),
-    );
+    await telling(session.model, 'feed', async () => {
+      session.checkOpen();
+      const checked = readFeedOptions(options);
+      const { pieces, total } = readInput(input, session.model.vocabulary, 'input');
+      await inTurn([session], checked.signal, (interruption) =>
+        feed([{ session, pieces }], checked, total, interruption),
+      );
+    });
   }
 
   /**
@@ -87,9 +89,14 @@ export class Session {
    */
   generate(options: GenerateOptions): Generation {
     const session = Session.#of(this, 'generate');
-    session.checkOpen();
-    const plan = readGenerateOptions(options, session.model.vocabulary);
-    return new Generation(() => new Transcript(session, plan(0)));
+    try {
+      session.checkOpen();
+      const plan = readGenerateOptions(options, session.model.vocabulary);
+      return new Generation(() => new Transcript(session, plan(0)));
+    } catch (error) {
+      sessionFailed(session.model, 'generate', error);
+      throw error;
+    }
   }
 
   /**

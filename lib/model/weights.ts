@@ -35,6 +35,7 @@ export interface NativeWeight {
   dtype: DType;
   /** The open file's descriptor. */
   file: number;
+  fileName: string;
   /** Of its first byte, counted from the beginning of the file. */
   begin: number;
   rows: number;
@@ -74,9 +75,11 @@ export function findWeights(config: ModelConfig, tensors: ReadonlyMap<string, Mo
     used.add(name);
     return checked(name, tensors.get(name), shape, hint);
   };
-  const add = (kind: WeightKind, layer: number, { dtype, file, begin }: ModelTensor, shape: number[]) => {
+  const add = (kind: WeightKind, layer: number, tensor: ModelTensor, shape: number[]) => {
+    const { file, fileName, begin } = tensor;
+    const dtype = dtypes.get(tensor.dtype) as DType;
     const [rows, columns] = shape.length === 1 ? [1, shape[0]] : shape;
-    weights.push({ kind, layer, dtype: dtypes.get(dtype) as DType, file, begin, rows, columns });
+    weights.push({ kind, layer, dtype, file, fileName, begin, rows, columns });
   };
 
   const embedding = take(EMBEDDING, [vocabulary, width]);

@@ -3,6 +3,7 @@ import { freezeConfig } from '../config';
 import { failed } from '../diagnostics';
 import { abortError, fail } from '../errors';
 import { type NativeConfig, type NativeDevice, native } from '../native';
+import { checkShapes } from '../operands';
 import type { Tensor } from '../types';
 import { watchersOf } from '../watchers';
 import { Member } from './member';
@@ -49,6 +50,7 @@ export class SchedulerCore {
   readonly #queue: Queue;
   readonly tiers: Tiers;
   readonly #steps: Steps;
+  readonly #onCpu: boolean;
   readonly #onDeviceClosed = () => this.close();
 
   constructor(
@@ -59,7 +61,8 @@ export class SchedulerCore {
     this.tiers = new Tiers(handle, limits);
     this.#queue = new Queue(limits, (request) => this.#admitted(request));
     const turns = new Turns<Member>(limits.maxBatchTokens);
-    this.#steps = new Steps(turns, this.tiers, this.#queue, (request) => this.#settled(request));
+    this.#onCpu = native.deviceInfo(handle).backend === 'cpu';
+    this.#steps = new Steps(turns, this.tiers, this.#queue, this.#onCpu, (request) => this.#settled(request));
     watchersOf(handle).add(this.#onDeviceClosed);
   }
 
@@ -105,15 +108,21 @@ export class SchedulerCore {
       // The signal may have run user code.
       this.checkMember(member);
       this.#queue.check(asked.bytes, member);
+      checkShapes(asked.operands, member, asked.tokens);
       if (request.aborted) throw abortError(reasonOf(asked.signal));
+      if (asked.transfer) request.keep(true, this.handle, this.#onCpu);
     } catch (error) {
-      request.ended = true;
       request.fail(error);
       failed(this.device, operation, error);
       return request.promise;
     }
     this.#unsettled++;
     this.#queue.enter(request);
+    try {
+      if (request.borrows && !request.ended) request.keep(false, this.handle, this.#onCpu);
+    } catch (error) {
+      this.#steps.cut(request, error);
+    }
     return request.promise;
   }
 

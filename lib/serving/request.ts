@@ -1,24 +1,19 @@
 import { type Abortable, checkSignal, isAborted, reasonOf, watchAbort } from '../abort';
 import { checkRecord } from '../config';
 import { abortError, expected, fail, type InfiniError, type NonFiniteError } from '../errors';
-import { checkCall, Job } from '../job';
+import type { NativeDevice } from '../native';
 import { checkShapes, checkTypes, type Given, Operand, type Operands } from '../operands';
 import type { StreamCore } from '../stream-core';
-import { bufferOf, copyOf, elementBytes, isShared, newTensor } from '../tensor';
+import { elementBytes, newTensor } from '../tensor';
 import type { Tensor } from '../types';
+import { copied, type Inputs, transferred } from './inputs';
 import type { Member } from './member';
+import { type Ended, Piece } from './piece';
 
 const inputKeys = { attend: new Set(['q', 'k', 'v']), retrieve: new Set(['q']) };
 const optionKeys = new Set(['signal', 'transfer']);
 
 export type Operation = keyof typeof inputKeys;
-
-/** What a request takes: private copies, so that the caller's arrays are the caller's at once. */
-interface Copies {
-  readonly q: Tensor;
-  readonly k: Tensor | undefined;
-  readonly v: Tensor | undefined;
-}
 
 /** What a request was asked, checked: everything user code could intercept is read once. */
 export interface Asked {
@@ -59,25 +54,6 @@ export function readAsked(member: Member, operation: Operation, input: unknown, 
   return { operands, tokens, bytes: elements * elementBytes(member.config.dtype), signal: checked, transfer };
 }
 
-function copied({ q, k, v }: Operands): Copies {
-  const copy = ({ given }: Operand) => copyOf(given as Tensor);
-  return { q: copy(q), k: k && copy(k), v: v && copy(v) };
-}
-
-/** The arrays' own memory, taken from the caller; undefined when it cannot be. */
-function transferred({ q, k, v }: Operands, device: string): Copies | undefined {
-  const operands = k && v ? [q, k, v] : [q];
-  const arrays = operands.map(({ given }) => given as Tensor);
-  if (arrays.some(isShared) || operands.some((one) => one.placement(device))) return undefined;
-  try {
-    const buffers = new Set(arrays.map(bufferOf)) as Set<ArrayBuffer>;
-    const [query, key, value] = structuredClone(arrays, { transfer: [...buffers] });
-    return { q: query, k: key, v: value };
-  } catch {
-    return undefined; // Node keeps it, as it does a small Buffer's memory
-  }
-}
-
 /** One call of a scheduled stream, from its check to the end of its promise. */
 export class Request implements Abortable {
   readonly promise: Promise<Tensor>;
@@ -88,8 +64,8 @@ export class Request implements Abortable {
   /** Tokens that the device was given, and those of them that it has committed. */
   sent = 0;
   done = 0;
-  /** Its pieces at work. */
-  readonly jobs = new Set<Job>();
+  /** At work. */
+  readonly pieces = new Set<Piece>();
   /** Smaller than of those that became the first of their streams, or had to leave the device, later. */
   order = 0;
   /** It was brought to the device and has had no piece done since. */
@@ -103,8 +79,10 @@ export class Request implements Abortable {
   ended = false;
   /** Why it ends without a result. */
   failure: { readonly error: unknown } | undefined;
-  readonly #copies: Copies;
   readonly #signal: AbortSignal | undefined;
+  /** The caller's own arrays, which are all it has until keep(): within the call that made it. */
+  #given: readonly Operand[];
+  #inputs: Inputs | undefined;
   #out: Tensor | undefined;
   #resolve: (out: Tensor) => void = () => {};
   #reject: (error: unknown) => void = () => {};
@@ -114,16 +92,32 @@ export class Request implements Abortable {
   constructor(
     readonly member: Member,
     readonly operation: Operation,
-    { operands, tokens, bytes, signal, transfer }: Asked,
+    { operands, tokens, bytes, signal }: Asked,
   ) {
+    const { q, k, v } = operands;
     this.tokens = tokens;
     this.bytes = bytes;
+    this.#given = k && v ? [q, k, v] : [q];
     this.#signal = signal;
-    this.#copies = (transfer && transferred(operands, member.device)) || copied(operands);
     this.promise = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
+  }
+
+  /** Whether the caller's arrays are still what it works on: only a whole request may be sent so. */
+  get borrows(): boolean {
+    return this.#given.length > 0;
+  }
+
+  /** Makes the caller's arrays the caller's again: copies them, or takes their memory. Throws when there is no room. */
+  keep(transfer: boolean, home: NativeDevice, onCpu: boolean): void {
+    const { device, config } = this.member;
+    const given = this.#given;
+    const arrays = given.map((one) => one.given as Tensor);
+    const movable = transfer && !given.some((one) => one.placement(device));
+    this.#inputs = (movable && transferred(arrays)) || copied(arrays, config.dtype, home, onCpu);
+    this.#given = [];
   }
 
   get aborted(): boolean {
@@ -143,29 +137,41 @@ export class Request implements Abortable {
   }
 
   /** The next piece, of so many tokens. Throws when there is no room for the output. */
-  piece(tokens: number, core: StreamCore): Job {
-    const { heads, kvHeads, headDim, valueDim, dtype } = core.config;
-    const { q, k, v } = this.#copies;
+  piece(tokens: number, core: StreamCore, ended: Ended): Piece {
+    const { heads, kvHeads, headDim, valueDim, dtype } = this.member.config;
+    const { operation } = this;
     this.#out ??= newTensor(dtype, this.tokens * heads * valueDim);
-    const part = (key: string, array: Tensor, width: number) =>
-      new Operand('input.', key, array.subarray(this.sent * width, (this.sent + tokens) * width));
-    const operands: Operands = {
-      q: part('q', q, heads * headDim),
-      k: k && part('k', k, kvHeads * headDim),
-      v: v && part('v', v, kvHeads * valueDim),
-      out: part('out', this.#out, heads * valueDim),
-    };
-    return new Job(checkCall(operands, undefined, core), core, core);
+    const out = tokens === this.tokens ? this.#out : this.#partOf(this.#out, tokens, heads * valueDim);
+    const inputs = this.#inputs;
+    if (!inputs) {
+      const whole = this.#given.map(({ given }) => given as Tensor);
+      this.#given = [];
+      return new Piece(core, operation, tokens, whole, out, ended);
+    }
+    const part = (index: number, width: number) => inputs.part(index, this.sent * width, tokens * width);
+    const parts = [part(0, heads * headDim)];
+    if (operation === 'attend') parts.push(part(1, kvHeads * headDim), part(2, kvHeads * valueDim));
+    return new Piece(core, operation, tokens, parts, out, ended);
+  }
+
+  #partOf(array: Tensor, tokens: number, width: number): Tensor {
+    return array.subarray(this.sent * width, (this.sent + tokens) * width);
   }
 
   succeed(): void {
-    this.#unwatch();
+    this.#over();
     this.#resolve(this.#out as Tensor);
   }
 
   fail(error: unknown): void {
-    this.#unwatch();
+    this.#over();
     this.#reject(error);
+  }
+
+  #over(): void {
+    this.ended = true;
+    this.#unwatch();
+    this.#inputs?.release();
   }
 }
 

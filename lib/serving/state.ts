@@ -25,9 +25,11 @@ export async function restoreMember(core: SchedulerCore, bytes: unknown): Promis
   try {
     if (tokens === 0) return member;
     // It must be able to go to the device; a copy, because the file is larger and would stay.
-    native.closeStream(makeFrom(core.handle, file));
+    native.closeStream(await makeFrom(core.handle, file));
+    core.checkMember(member);
     member.tokens = tokens;
-    core.tiers.adopt(member, image.slice());
+    await core.tiers.adopt(member, image.slice());
+    core.checkMember(member);
     return member;
   } catch (error) {
     core.closeMember(member);

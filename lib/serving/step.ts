@@ -1,9 +1,7 @@
-import { type Entry, submitTogether } from '../attend-batch';
 import { failed } from '../diagnostics';
-import type { Job } from '../job';
-import { submit } from '../job';
 import { native } from '../native';
 import type { Member } from './member';
+import { type Ended, type Piece, sendTogether } from './piece';
 import type { Queue } from './queue';
 import { type Request, shifted } from './request';
 import type { Tiers } from './tiers';
@@ -15,6 +13,9 @@ const piecesAtOnce = 2;
 /**
  * Takes requests from their lines to the device. A step is what goes there together: in each turn of the event loop
  * everything whose turn it is. No step waits for another; each piece ends by itself and makes room for the next.
+ *
+ * A GPU works in rounds, and begins together what comes together. The CPU takes calls as they come: what need not wait
+ * for its turn is a step of its own, and not even copied before it.
  */
 export class Steps {
   steps = 0;
@@ -22,20 +23,33 @@ export class Steps {
   tokens = 0;
   /** Requests that have had a turn and have not settled. */
   running = 0;
-  #pieces = 0;
   #scheduled = false;
 
   constructor(
     readonly turns: Turns<Member>,
     readonly tiers: Tiers,
     readonly queue: Queue,
+    readonly onCpu: boolean,
     readonly settled: (request: Request) => void,
   ) {}
 
   /** The request has become the first of its stream. */
   first(request: Request): void {
     request.order = this.tiers.nextOrder++;
-    this.#wants(request);
+    if (this.#mayGoAtOnce(request)) {
+      const pieces: Piece[] = [];
+      this.#turn(request.member, pieces);
+      this.#dispatch(pieces);
+    } else {
+      this.#wants(request);
+    }
+  }
+
+  /** A whole request that overtakes nobody. */
+  #mayGoAtOnce(request: Request): boolean {
+    const { tokens } = request;
+    if (!this.onCpu || this.queue.outside.size > 0 || this.tiers.exchanging) return false;
+    return this.#pieceOf(request) === tokens && this.turns.isFree(this.turns.isShort(tokens), tokens);
   }
 
   /** It wants a turn. */
@@ -57,8 +71,8 @@ export class Steps {
   /** Ends a request that has not settled: at once, or when what it has at work is over. */
   cut(request: Request, error: unknown): void {
     if (request.ended) return;
-    if (request.jobs.size > 0) {
-      this.#fail(request, error); // its jobs settle, and report
+    if (request.pieces.size > 0) {
+      this.#fail(request, error); // they settle, and report
       return;
     }
     request.failure ??= { error };
@@ -67,28 +81,32 @@ export class Steps {
   }
 
   #step(): void {
-    const entries: Entry[] = [];
-    const before = this.#pieces;
+    const pieces: Piece[] = [];
     for (const short of [true, false]) {
       for (let member = this.turns.next(short); member; member = this.turns.next(short)) {
-        this.#turn(member, entries);
+        this.#turn(member, pieces);
       }
     }
-    if (entries.length > 0) submitTogether(entries);
-    if (this.#pieces > before) this.steps++;
+    this.#dispatch(pieces);
   }
 
-  #turn(member: Member, entries: Entry[]): void {
+  #dispatch(pieces: readonly Piece[]): void {
+    if (pieces.length === 0) return;
+    this.steps++;
+    sendTogether(pieces);
+  }
+
+  #turn(member: Member, pieces: Piece[]): void {
     const request = member.front;
     if (!request || request.preparing || request.failure) return;
-    if (request.sent === request.tokens || request.jobs.size === piecesAtOnce) return;
+    if (request.sent === request.tokens || request.pieces.size === piecesAtOnce) return;
     if (!this.tiers.place(member)) {
       this.#bring(member);
       return;
     }
     if (!request.started) this.#start(request);
     const whole = request.operation === 'retrieve' || this.#pieceOf(request) === request.tokens;
-    if (whole || request.saved) this.#send(request, entries);
+    if (whole || request.saved) this.#send(request, pieces);
     else this.#prepare(request);
   }
 
@@ -137,65 +155,53 @@ export class Steps {
   }
 
   /** The next piece goes to the device. */
-  #send(request: Request, entries: Entry[]): void {
-    const { member, operation, sent } = request;
+  #send(request: Request, pieces: Piece[]): void {
+    const { member, sent } = request;
     const core = member.core as NonNullable<typeof member.core>;
     const tokens = this.#pieceOf(request);
-    let job: Job;
+    const short = this.turns.isShort(request.tokens);
+    const ended: Ended = (failure) => {
+      this.turns.end(short, tokens);
+      request.pieces.delete(piece);
+      request.fresh = false;
+      if (failure) this.#fail(request, shifted(failure.error, sent));
+      else request.done += tokens;
+      this.#go(request);
+    };
+    let piece: Piece;
     try {
-      job = request.piece(tokens, core);
+      piece = request.piece(tokens, core, ended);
     } catch (error) {
       this.cut(request, error);
       return;
     }
-    this.#pieces++;
     request.sent += tokens;
-    request.jobs.add(job);
-    const short = this.turns.isShort(request.tokens);
+    request.pieces.add(piece);
     this.turns.begin(short, tokens);
-    const over = (error?: { error: unknown }) => {
-      this.turns.end(short, tokens);
-      request.jobs.delete(job);
-      request.fresh = false;
-      if (error) this.#fail(request, shifted(error.error, sent));
-      else request.done += tokens;
-      this.#go(request);
-    };
-    job.promise.then(
-      () => over(),
-      (error) => over({ error }),
-    );
-    if (operation === 'attend') entries.push({ core, job });
-    else {
-      const { q, out } = job.call;
-      submit(job, () =>
-        native.retrieve(core.native, q.native(core.device), out.filled(core.device), job.settle),
-      );
-    }
+    pieces.push(piece);
     this.#more(request);
   }
 
   #fail(request: Request, error: unknown): void {
     request.failure ??= { error };
-    if (request.jobs.size > 0) native.cancel(Array.from(request.jobs, ({ ticket }) => ticket));
+    if (request.pieces.size > 0) native.cancel(Array.from(request.pieces, ({ ticket }) => ticket));
   }
 
   /** A piece is over: the request goes on, or ends with its last one. */
   #go(request: Request): void {
-    this.schedule();
+    if (this.turns.waited) this.schedule();
     this.tiers.changed();
-    if (request.done === request.tokens || (request.failure && request.jobs.size === 0)) this.#end(request);
+    if (request.done === request.tokens || (request.failure && request.pieces.size === 0)) this.#end(request);
     else if (!request.failure) this.#more(request);
   }
 
   /** To the end of the line for its next piece. */
   #more(request: Request): void {
-    if (request.sent < request.tokens && request.jobs.size < piecesAtOnce) this.#wants(request);
+    if (request.sent < request.tokens && request.pieces.size < piecesAtOnce) this.#wants(request);
   }
 
   #end(request: Request): void {
     const { member, saved, failure, done, tokens } = request;
-    request.ended = true;
     const succeeded = done === tokens; // an abort may come too late
     const place = member.requests.indexOf(request);
     if (place >= 0) member.requests.splice(place, 1);

@@ -1,6 +1,7 @@
 import { begin, failed, swapped } from '../diagnostics';
 import { fail, type InfiniError } from '../errors';
-import { type NativeDevice, native } from '../native';
+import { type NativeDevice, type NativeStream, native } from '../native';
+import { makeFrom } from '../snapshot/stream';
 import { StreamCore } from '../stream-core';
 import type { Member } from './member';
 import type { Limits } from './options';
@@ -33,13 +34,19 @@ export class Tiers {
     return this.#residents.size;
   }
 
+  /** Somebody waits for room on the device. */
+  get exchanging(): boolean {
+    return this.#pending > 0;
+  }
+
   /** It has the device, without waiting. */
   place(member: Member): boolean {
     if (member.moving) return false;
     if (!member.core) {
-      if (this.#pending > 0 || this.deviceBytes + member.bytes > this.limits.deviceBytes) return false;
+      if (member.image || this.#pending > 0 || this.deviceBytes + member.bytes > this.limits.deviceBytes)
+        return false;
       try {
-        this.#move(member);
+        this.#put(member, native.createStream(this.handle, member.given));
       } catch {
         return false; // bring() makes room, or says what is wrong
       }
@@ -51,8 +58,13 @@ export class Tiers {
 
   /** Brings it to the device, however long that takes. Rejects when it cannot be done; the state stays where it is. */
   bring(member: Member): Promise<void> {
+    return this.#exchange(member, () => this.#bring(member));
+  }
+
+  /** When those before it are over. */
+  #exchange(member: Member, work: () => Promise<void>): Promise<void> {
     this.#pending++;
-    const done = this.#exchanges.then(() => this.#bring(member)).finally(() => this.#pending--);
+    const done = this.#exchanges.then(work).finally(() => this.#pending--);
     this.#exchanges = done.catch((error) => failed(member.device, 'swap', error));
     return done;
   }
@@ -75,11 +87,15 @@ export class Tiers {
     }
   }
 
-  /** A state from elsewhere, at once: on the device if there is room, or else in host memory. */
-  adopt(member: Member, image: Uint8Array): void {
+  /** A state from elsewhere: in host memory until its first use, or on the device if there is room there alone. */
+  async adopt(member: Member, image: Uint8Array): Promise<void> {
     member.image = image;
     this.hostBytes += image.byteLength;
-    if (this.place(member) || this.hostBytes <= this.limits.hostBytes) return;
+    if (this.hostBytes <= this.limits.hostBytes) return;
+    await this.#exchange(member, async () => {
+      if (this.deviceBytes + member.bytes <= this.limits.deviceBytes) await this.#move(member);
+    });
+    if (member.core || member.closed) return;
     this.release(member);
     throw this.#full(member.bytes);
   }
@@ -124,7 +140,7 @@ export class Tiers {
     }
     while (wanted()) {
       try {
-        this.#move(member);
+        await this.#move(member);
       } catch (error) {
         if ((error as InfiniError).code !== 'ERR_OUT_OF_MEMORY') throw error;
         const leaving = this.#leaving(member);
@@ -135,27 +151,32 @@ export class Tiers {
     }
   }
 
-  /** To the device. */
-  #move(member: Member): void {
-    const { image, stateTokens: tokens, given, device, front } = member;
+  /** To the device, which has room for it: nobody else takes any while there are exchanges. */
+  async #move(member: Member): Promise<void> {
+    const { image, stateTokens: tokens, given, device } = member;
     const began = begin();
-    const core = new StreamCore(
-      image
-        ? native.restoreStream(this.handle, given, tokens, image)
-        : native.createStream(this.handle, given),
-      device,
-      this.handle,
-      tokens,
-    );
-    member.core = core;
-    if (front) front.fresh = true;
-    this.#residents.add(member);
-    this.deviceBytes += member.bytes;
-    if (!image) return;
+    if (!image) {
+      this.#put(member, native.createStream(this.handle, given));
+      return;
+    }
+    const stream = await makeFrom(this.handle, { given, tokens, image });
+    if (member.closed) {
+      native.closeStream(stream);
+      return;
+    }
+    this.#put(member, stream);
     member.image = undefined;
     this.hostBytes -= image.byteLength;
     this.swapsIn++;
     swapped(device, began, 'in', image.byteLength, tokens);
+  }
+
+  #put(member: Member, stream: NativeStream): void {
+    const { device, stateTokens, front } = member;
+    member.core = new StreamCore(stream, device, this.handle, stateTokens);
+    if (front) front.fresh = true;
+    this.#residents.add(member);
+    this.deviceBytes += member.bytes;
   }
 
   /** And from there. */
@@ -218,7 +239,7 @@ export class Tiers {
 /** The state as bytes, after all calls before; undefined for an empty stream. */
 function imageOf(member: Member): Promise<Uint8Array | undefined> {
   const { core, front, stateTokens } = member;
-  if (!core || (stateTokens === 0 && !front?.jobs.size)) return Promise.resolve(undefined);
+  if (!core || (stateTokens === 0 && !front?.pieces.size)) return Promise.resolve(undefined);
   return new Promise((resolve, reject) => {
     native.snapshot(core.native, core.mostOpen, (error, tokens) => {
       core.end();

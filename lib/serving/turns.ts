@@ -36,13 +36,24 @@ export class Turns<Stream> {
 
   /** Takes the next stream of a line, if its piece fits beside what is at work. */
   next(short: boolean): Stream | undefined {
-    const { waiting, most, atWork } = this.#line(short);
-    for (const [stream, tokens] of waiting) {
-      if (atWork > 0 && atWork + tokens > most) return undefined;
-      waiting.delete(stream);
+    const line = this.#line(short);
+    for (const [stream, tokens] of line.waiting) {
+      if (!line.hasRoom(tokens)) return undefined;
+      line.waiting.delete(stream);
       return stream;
     }
     return undefined;
+  }
+
+  /** Whether somebody waits. */
+  get waited(): boolean {
+    return this.#short.waiting.size > 0 || this.#long.waiting.size > 0;
+  }
+
+  /** Whether a piece of so many tokens need not wait: nobody does, and there is room for it. */
+  isFree(short: boolean, tokens: number): boolean {
+    const line = this.#line(short);
+    return line.waiting.size === 0 && line.hasRoom(tokens);
   }
 
   begin(short: boolean, tokens: number): void {
@@ -64,4 +75,8 @@ class Line<Stream> {
   atWork = 0;
 
   constructor(readonly most: number) {}
+
+  hasRoom(tokens: number): boolean {
+    return this.atWork === 0 || this.atWork + tokens <= this.most;
+  }
 }

@@ -77,7 +77,11 @@ export function asSnapshotErrors<T>(work: () => T): T {
   try {
     return work();
   } catch (error) {
-    const { code, message } = error as Partial<InfiniError>;
-    throw aboutConfig.includes(code) ? fail('ERR_SNAPSHOT', message as string) : error;
+    throw asSnapshotError(error);
   }
+}
+
+export function asSnapshotError(error: unknown): unknown {
+  const { code, message } = error as Partial<InfiniError>;
+  return aboutConfig.includes(code) ? fail('ERR_SNAPSHOT', message as string) : error;
 }

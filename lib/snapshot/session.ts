@@ -4,9 +4,10 @@ import { newLogits } from '../model/arrays';
 import type { ModelConfig } from '../model/config';
 import { checkModelOpen, inTurn, type ModelCore, SessionCore } from '../model/session-core';
 import { type NativeStream, native } from '../native';
-import { asSnapshotErrors, readObject, readTokens } from './facts';
+import { readObject, readTokens } from './facts';
 import { type Layout, layOut, refuse } from './format';
 import { readSnapshot } from './read';
+import { makeFrom } from './stream';
 import { draft } from './write';
 
 /** One stream per layer, and the logits after the last token, if there is one. */
@@ -57,10 +58,9 @@ export async function restoreSession(model: ModelCore, file: Uint8Array<ArrayBuf
     for (const [i, layer] of model.layers.entries()) {
       const { begin, end } = layout.images[i];
       const image = snapshot.data.subarray(begin, end);
-      streams.push(
-        asSnapshotErrors(() => native.restoreStream(model.device, readConfig(layer), tokens, image)),
-      );
+      streams.push(await makeFrom(model.device, { given: readConfig(layer), tokens, image }));
     }
+    checkModelOpen(model);
   } catch (error) {
     for (const stream of streams) native.closeStream(stream);
     throw error;

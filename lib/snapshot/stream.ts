@@ -2,7 +2,7 @@ import { type NativeConfig, type NativeDevice, type NativeStream, native } from 
 import type { Span } from '../shared-memory';
 import type { StreamCore } from '../stream-core';
 import type { ResolvedConfig } from '../types';
-import { asSnapshotErrors, configText, readConfigText, readTokens } from './facts';
+import { asSnapshotError, configText, readConfigText, readTokens } from './facts';
 import { layOut } from './format';
 import { readSnapshot } from './read';
 import { type Draft, draft } from './write';
@@ -38,7 +38,7 @@ export function draftOf(config: ResolvedConfig, tokens: number): Draft {
 export interface StreamFile {
   readonly given: NativeConfig;
   readonly tokens: number;
-  readonly image: Uint8Array<ArrayBuffer>;
+  readonly image: Uint8Array;
 }
 
 export async function readStreamFile(file: Uint8Array<ArrayBuffer>): Promise<StreamFile> {
@@ -51,9 +51,13 @@ export async function readStreamFile(file: Uint8Array<ArrayBuffer>): Promise<Str
   return { given, tokens, image: snapshot.data.subarray(begin, end) };
 }
 
-/** A new stream of this device. */
-export function makeFrom(device: NativeDevice, { given, tokens, image }: StreamFile): NativeStream {
-  return asSnapshotErrors(() => native.restoreStream(device, given, tokens, image));
+/** A new stream of this device, made on another thread: nobody writes to the image meanwhile. */
+export function makeFrom(device: NativeDevice, { given, tokens, image }: StreamFile): Promise<NativeStream> {
+  return new Promise<NativeStream>((resolve, reject) =>
+    native.restoreStreamLater(device, given, tokens, image, (error, stream) =>
+      error ? reject(error) : resolve(stream as NativeStream),
+    ),
+  ).catch((error) => Promise.reject(asSnapshotError(error)));
 }
 
 export async function restoreStream(
@@ -61,5 +65,5 @@ export async function restoreStream(
   bytes: Uint8Array<ArrayBuffer>,
 ): Promise<{ stream: NativeStream; tokens: number }> {
   const file = await readStreamFile(bytes);
-  return { stream: makeFrom(device, file), tokens: file.tokens };
+  return { stream: await makeFrom(device, file), tokens: file.tokens };
 }

@@ -56,6 +56,18 @@ Napi::Value create_host_buffer(const Napi::CallbackInfo& info) {
   });
 }
 
+// stage(device, array) -> memory: a copy where calls use it in place.
+Napi::Value stage(const Napi::CallbackInfo& info) {
+  return guarded(info, [&]() -> Napi::Value {
+    const DeviceReference& device = open_device(info);
+    const ArrayView array = view_of(info[1]);
+    require_memory(array.bytes(), "the tensors of one call", device->engine.ledger());
+    auto memory = device->engine.backend().allocate_host(array.bytes(), &Ledger::staging_bytes);
+    std::memcpy(memory->data(), array.data, array.bytes());
+    return wrap<MemoryHandle>(info.Env(), info.Env(), device, std::move(memory));
+  });
+}
+
 // writeTensor(memory, array)
 Napi::Value write(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
@@ -103,6 +115,7 @@ Napi::Value is_closed(const Napi::CallbackInfo& info) {
 void export_memory(Napi::Env env, Napi::Object exports) {
   exports.Set("createTensor", Napi::Function::New(env, create_tensor));
   exports.Set("createHostBuffer", Napi::Function::New(env, create_host_buffer));
+  exports.Set("stage", Napi::Function::New(env, stage));
   exports.Set("writeTensor", Napi::Function::New(env, write));
   exports.Set("readTensor", Napi::Function::New(env, read));
   exports.Set("closeTensor", Napi::Function::New(env, close));

@@ -43,7 +43,7 @@ std::map<std::pair<Weight, int>, StoredWeight> read_weights(const Napi::Array& l
       weights[{Weight(weight), whole(entry, "layer")}] = {
           dtype == "float32" ? DType::Float32 : dtype == "bfloat16" ? DType::BFloat16 : DType::Float16,
           whole(entry, "file"), entry.Get("begin").ToNumber().Int64Value(), entry.Get("rows").ToNumber().Int64Value(),
-          entry.Get("columns").ToNumber().Int64Value()};
+          entry.Get("columns").ToNumber().Int64Value(), text(entry, "fileName")};
     }
   }
   return weights;

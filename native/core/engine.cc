@@ -9,8 +9,9 @@
 namespace infini {
 namespace {
 
-// A call whose stages have one unit each keeps its thread this long before others get a turn.
-constexpr std::chrono::milliseconds kTimeSlice{2};
+// A call keeps its thread this long before others get a turn: one whose stages have one unit each, which no other thread can
+// help, and any other. So a token's few short stages wait for one unit of a long call, not for one each.
+constexpr std::chrono::microseconds kTimeSlice{2000}, kSharedSlice{250};
 constexpr int kThreadsPerCore = 4;  // at most, however many a handle asks for
 
 // Made in good time: to copy an Error needs no memory, to make one does. Never destroyed: threads outlive exit().
@@ -141,9 +142,12 @@ std::shared_ptr<Call> Engine::pick() {
   return nullptr;
 }
 
-// One unit, or the step to the next stage; more of them only while the call offers one unit at a time.
+// Units, and the steps to the next stages, for a time slice.
 void Engine::run_units(const std::shared_ptr<Call>& call, Lock& lock) {
-  const auto deadline = std::chrono::steady_clock::now() + kTimeSlice;
+  const auto begin = std::chrono::steady_clock::now();
+  const auto is_over = [&] {
+    return std::chrono::steady_clock::now() - begin > (call->units > 1 ? kSharedSlice : kTimeSlice);
+  };
   for (;;) {
     if (!call->cancelled && call->next_unit < call->units) {
       const int unit = call->next_unit++;
@@ -159,10 +163,13 @@ void Engine::run_units(const std::shared_ptr<Call>& call, Lock& lock) {
       if (thrown && !call->cancelled) call->cancelled = as_error(thrown);
     }
     const bool stage_over = call->cancelled || call->next_unit >= call->units;
-    if (!stage_over || call->running > 0) return;
-    advance(call, lock);
-    if (call->advancing) return;  // finished
-    if (call->units > 1 || std::chrono::steady_clock::now() > deadline) {
+    if (stage_over) {
+      if (call->running > 0) return;
+      advance(call, lock);
+      if (call->advancing) return;  // finished
+      if (call->units > 1) changed_.notify_all();
+    }
+    if (is_over()) {
       changed_.notify_all();
       return;
     }

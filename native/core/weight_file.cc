@@ -76,7 +76,7 @@ void FileWeights::read(Weight weight, int layer, int64_t begin, int64_t end, voi
                               off_t(stored.begin + begin * row_bytes + done));
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) {
-      throw Error(ErrorCode::Model, "Expected to read " + place_of(weight, layer) + " but " +
+      throw Error(ErrorCode::Model, stored.file_name + ": expected to read " + place_of(weight, layer) + " but " +
                                         (got == 0 ? "the file has become shorter" : std::strerror(errno)));
     }
     done += got;
@@ -87,8 +87,8 @@ void FileWeights::read(Weight weight, int layer, int64_t begin, int64_t end, voi
                             : find_non_finite(static_cast<const uint16_t*>(to), elements,
                                               uint16_t(stored.dtype == DType::BFloat16 ? 0x7f80 : 0x7c00));
   if (found >= 0) {
-    throw Error(ErrorCode::Model, "Expected finite numbers but " + place_of(weight, layer) + " hold NaN or Infinity in row " +
-                                      std::to_string(begin + found / stored.columns) + ", column " +
+    throw Error(ErrorCode::Model, stored.file_name + ": expected finite numbers but " + place_of(weight, layer) +
+                                      " hold NaN or Infinity in row " + std::to_string(begin + found / stored.columns) + ", column " +
                                       std::to_string(found % stored.columns));
   }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <string>
 #include <utility>
 
 #include "core/model.h"
@@ -14,6 +15,7 @@ struct StoredWeight {
   int file;  // descriptor, open for reading
   int64_t begin;
   int64_t rows, columns;
+  std::string file_name;  // for messages
 };
 
 class FileWeights final : public WeightSource {

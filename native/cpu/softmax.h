@@ -59,9 +59,9 @@ inline Floats exponents(const float* scores, float top, double scale) {
   return (load<float>(scores) - top) * float(scale * kLog2E);
 }
 
-// A row's first `keys` scores as weights, none for those from `visible` on. Returns their sum, lane by lane.
+// A row's first `keys` scores as weights, none for those from `visible` on; and their sum, lane by lane.
 template <bool masked, class Weights>
-inline Floats for_each_weight(int keys, int visible, float* weight, Weights weights_at) {
+inline void make_weights(int keys, int visible, float* weight, float* sum, Weights weights_at) {
   Floats total{};
 #pragma GCC unroll 8
   for (int key = 0; key < keys; key += kLanes<float>) {
@@ -70,24 +70,25 @@ inline Floats for_each_weight(int keys, int visible, float* weight, Weights weig
     store(weight + key, weights);
     total += weights;
   }
-  return total;
+  store(sum, total);
 }
 
 template <bool masked, class T>
-inline Floats exponentials(const Tile<T>& tile, double scale, int row, int keys, int visible) {
+inline void exponentials(const Tile<T>& tile, double scale, int row, int keys, int visible, float* sum) {
   const T* score = tile.score + int64_t(row) * kBlock;
   float* weight = tile.weight + int64_t(row) * kBlock;
   const int power = tile.power;
   if constexpr (!kExact<T>) {
     if (tile.is_bounded(row)) {
       const float unit = float(scale * kLog2E);
-      return for_each_weight<masked>(keys, visible, weight,
-                                     [&](int key) { return power_of_two(load<float>(score + key) * unit, power); });
+      return make_weights<masked>(keys, visible, weight, sum, [&](int key) __attribute__((always_inline)) {
+        return power_of_two(load<float>(score + key) * unit, power);
+      });
     }
   }
   const T top = tile.top[row];
   const Floats lowest = broadcast(float(kLowestWeight - power));
-  return for_each_weight<masked>(keys, visible, weight, [&](int key) {
+  make_weights<masked>(keys, visible, weight, sum, [&](int key) __attribute__((always_inline)) {
     const Floats exponent = exponents(score + key, top, scale);
     const Floats weights = power_of_two(maximum(exponent, lowest), power);
     return exponent > lowest ? weights : Floats{};
@@ -123,8 +124,11 @@ template <class T> inline bool raise_top(const Tile<T>& tile, double scale, int 
 // Turns one row of scores into weights.
 template <class T> inline void weigh(const Tile<T>& tile, double scale, int row, int keys, int visible) {
   float total[kLanes<float>];
-  store(total, visible == kBlock ? exponentials<false>(tile, scale, row, kBlock, kBlock)
-                                 : exponentials<true>(tile, scale, row, keys, visible));
+  if (visible == kBlock) {
+    exponentials<false>(tile, scale, row, kBlock, kBlock, total);
+  } else {
+    exponentials<true>(tile, scale, row, keys, visible, total);
+  }
   double* mass = tile.mass + int64_t(row) * kLanes<double>;
   store(mass, load<double>(mass) * tile.rescale[row] + (load<double>(total) + load<double>(total + kLanes<double>)));
 }

@@ -1,4 +1,4 @@
-// exp and the feature map sigma(x) = ELU(x) + 1, as vectors.
+// exp and the feature map sigma(x) = ELU(x) + 1, as vectors, which never cross a call boundary.
 #pragma once
 
 #include "cpu/simd.h"
@@ -6,7 +6,7 @@
 namespace infini::cpu::INFINI_SIMD_LEVEL {
 
 // 2^(x + power), to 1 ulp, where that is a normal number.
-inline Floats power_of_two(Floats x, int power) {
+[[gnu::always_inline]] inline Floats power_of_two(Floats x, int power) {
   const float shift = 12582912.0f + float(power);  // 1.5 * 2^23: the integer part lands in the low bits
   const Floats shifted = x + shift;
   const Floats r = x - (shifted - shift);
@@ -21,7 +21,7 @@ inline Floats power_of_two(Floats x, int power) {
 }
 
 // exp(x) for x <= 0, to 1 ulp; never below exp(-87), the smallest normal number.
-inline Floats exp_float(Floats x) {
+[[gnu::always_inline]] inline Floats exp_float(Floats x) {
   const Floats clamped = maximum(x, broadcast(-87.0f));
   const Floats shifted = clamped * 1.44269504f + 12582912.0f;
   const Floats n = shifted - 12582912.0f;
@@ -37,7 +37,7 @@ inline Floats exp_float(Floats x) {
 }
 
 // exp(x) for -87 <= x <= 0, to about 1e-16 relative.
-inline Doubles exp_double(Doubles x) {
+[[gnu::always_inline]] inline Doubles exp_double(Doubles x) {
   const double shift = 6755399441055744.0;  // 1.5 * 2^52
   const Doubles shifted = x * 1.4426950408889634 + shift;
   const Doubles n = shifted - shift;
@@ -61,14 +61,14 @@ inline Doubles exp_double(Doubles x) {
 }
 
 // x > 0 ? x + 1 : exp(x), never ELU(x) + 1, whose rounding would erase everything below -17; exactly 0 below -87.
-inline Doubles sigma(Doubles x) {
+[[gnu::always_inline]] inline Doubles sigma(Doubles x) {
   const Doubles zero{}, floor = broadcast(-87.0);
   const Doubles negative = minimum(x, zero);
   const Doubles decayed = x < floor ? zero : exp_double(maximum(negative, floor));
   return x > zero ? x + 1.0 : decayed;
 }
 // In float32 not 0 but e^-87 below -87: rows that notice are float64's (retrieval.h).
-inline Floats sigma(Floats x) {
+[[gnu::always_inline]] inline Floats sigma(Floats x) {
   const Floats zero{};
   return x > zero ? x + 1.0f : exp_float(minimum(x, zero));
 }

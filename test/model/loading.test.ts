@@ -56,7 +56,8 @@ test.each(tensors)('NaN or Infinity in %s is refused', async (tensor) => {
   for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
     const directory = await tiny(dtype);
     await poke(directory, tensor, 1, nan[dtype]);
-    await expect(loadModel(directory, options)).rejects.toEqual(code('ERR_MODEL', 'finite'));
+    const says = 'model.safetensors: expected finite numbers';
+    await expect(loadModel(directory, options)).rejects.toEqual(code('ERR_MODEL', says));
   }
 });
 

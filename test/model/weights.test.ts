@@ -83,8 +83,8 @@ describe.each(DTYPES)('a model in %s', (dtype) => {
 
       for (const { kind, layer, rows, columns, file, begin, ...rest } of weights) {
         expect([kind, rows, columns]).toEqual([kind, ...shapes[kind]]);
-        expect(rest).toEqual({ dtype });
         const name = form.tied && kind === 'head' ? names.embedding : nameOf(kind, layer);
+        expect(rest).toEqual({ dtype, fileName: files.tensors.get(name)?.fileName });
         const values = model.weights.get(name) as Float64Array;
         expect(await readAt(files.handles, file, begin, values.length, dtype)).toEqual(values);
       }
@@ -247,6 +247,7 @@ describe('of a model', () => {
       layer: 0,
       dtype: 'float32',
       file: 7,
+      fileName: 'w.safetensors',
       begin: 100,
       rows: 24,
       columns: 12,

@@ -79,12 +79,39 @@ test('sessions tell of their chunks and tokens, once for all layers', async () =
     await sessions[0].feed(new Int32Array(segmentLength * 2 - 1));
     await sessions[0].generate({ maxTokens: 2 });
     await model.feedAll(sessions.map((session) => ({ session, input: new Int32Array(3) })));
-    await expectReject(() => sessions[0].feed([-1]), { code: 'ERR_OUT_OF_RANGE' });
   });
   const event = { device: id(), milliseconds: time };
   expect(seen.attend).toEqual([segmentLength * 2 - 1, 1, 1, 6].map((tokens) => ({ ...event, tokens })));
   expect(seen.absorb).toEqual([1, 1].map((segments) => ({ ...event, segments })));
   expect([seen.swap, seen.error]).toEqual([[], []]);
+});
+
+test('errors of sessions are told of once, but not those of the caller’s own functions', async () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'infini-stream-'));
+  await writeTinyModel(folder);
+  using model = await loadModel(folder, { device });
+  rmSync(folder, { recursive: true });
+  const session = model.createSession();
+  const own = new Error('mine');
+  const onProgress = () => {
+    throw own;
+  };
+  const signal = AbortSignal.abort();
+  const seen = await listening(async () => {
+    await expectReject(() => session.feed([-1]), { code: 'ERR_OUT_OF_RANGE' });
+    await expectReject(async () => await session.generate({ maxTokens: 1 }), { code: 'ERR_OUT_OF_RANGE' });
+    expect(() => session.generate({ maxTokens: -1 })).toThrow();
+    await expectReject(() => model.feedAll([{ session, input: [1] }], { signal }), { code: 'ABORT_ERR' });
+    await expectReject(() => model.generateAll([session, session], { maxTokens: 1 }), { code: 'ERR_BUSY' });
+    await expect(session.feed([1, 2], { onProgress })).rejects.toBe(own);
+  });
+  expect(seen.error.map(({ device, operation, code }) => [device, operation, code])).toEqual([
+    [id(), 'feed', 'ERR_OUT_OF_RANGE'],
+    [id(), 'generate', 'ERR_OUT_OF_RANGE'],
+    [id(), 'generate', 'ERR_OUT_OF_RANGE'],
+    [id(), 'feed', 'ABORT_ERR'],
+    [id(), 'generate', 'ERR_BUSY'],
+  ]);
 });
 
 test('errors are told of once, with what was asked and the code', async () => {
@@ -120,22 +147,25 @@ test('errors are told of once, with what was asked and the code', async () => {
 
 test('a scheduler tells of swaps, of pieces, and of requests it refuses', async () => {
   const bytes = bytesOfStream(device);
-  const image = 2 * (8 * 8 * 4 + 8 * 8 + 4 * 16 * 4); // 4 tokens in the open segment
+  const token = 2 * 16 * 4;
+  const image = 2 * (8 * 8 * 4 + 8 * 8) + 4 * token; // 4 tokens in the open segment
   using scheduler = new StreamScheduler(device, { deviceBytes: bytes, maxQueue: 1, whenFull: 'reject' });
   const [a, b] = [0, 1].map(() => scheduler.createStream(config));
   const seen = await listening(async () => {
     await a.attend(inputFor(a, 12, rng));
     await b.attend(inputFor(b, 1, rng));
     await a.attend(inputFor(a, 1, rng));
-    const first = a.attend(inputFor(a, 1, rng));
-    await expectReject(() => b.attend(inputFor(b, 1, rng)), { code: 'ERR_BUSY' });
-    await first;
+    const away = b.attend(inputFor(b, 1, rng)); // waits for its stream to come back
+    await expectReject(() => a.attend(inputFor(a, 1, rng)), { code: 'ERR_BUSY' });
+    await away;
   });
   const swap = { device: id(), milliseconds: time };
   expect(seen.swap).toEqual([
     { ...swap, direction: 'out', tokens: 12, bytes: image },
-    { ...swap, direction: 'out', tokens: 1, bytes: image - 3 * 2 * 16 * 4 },
+    { ...swap, direction: 'out', tokens: 1, bytes: image - 3 * token },
     { ...swap, direction: 'in', tokens: 12, bytes: image },
+    { ...swap, direction: 'out', tokens: 13, bytes: image + token },
+    { ...swap, direction: 'in', tokens: 1, bytes: image - 3 * token },
   ]);
   expect(seen.attend.map(({ tokens }) => tokens)).toEqual([12, 1, 1, 1]);
   expect(seen.absorb.map(({ segments }) => segments)).toEqual([1]);

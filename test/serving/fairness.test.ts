@@ -1,6 +1,6 @@
 import diagnostics from 'node:diagnostics_channel';
 import { type AttendEvent, type ScheduledStream, StreamScheduler } from '../../lib';
-import { openTestDevice } from '../support/device';
+import { onCuda, openTestDevice } from '../support/device';
 import { Rng } from '../support/rng';
 import { config, inputFor } from './support';
 
@@ -84,10 +84,12 @@ test('pieces end at segment borders, and at most maxBatchTokens of each kind are
     expect(seen).toEqual([3, 13, 16, 16, 15, 20, 20, 10, 20, 20]);
   }));
 
-test('what is asked for in one turn of the event loop goes to the device in one step', async () => {
+test('what is asked for in one turn of the event loop goes to a GPU in one step, and to the CPU at once', async () => {
   using device = openTestDevice();
   using scheduler = new StreamScheduler(device);
   const streams = Array.from({ length: 30 }, () => scheduler.createStream(config));
-  await Promise.all(streams.map((stream) => stream.attend(inputFor(stream, 1, rng))));
-  expect(scheduler.stats()).toMatchObject({ steps: 1, tokens: 30 });
+  const asked = streams.map((stream) => stream.attend(inputFor(stream, 1, rng)));
+  expect(scheduler.stats().queued).toBe(onCuda ? 30 : 0);
+  await Promise.all(asked);
+  expect(scheduler.stats()).toMatchObject({ steps: onCuda ? 1 : 30, tokens: 30 });
 });

@@ -1,5 +1,5 @@
 import { type Device, ScheduledStream, type StreamConfig, StreamScheduler } from '../../lib';
-import { openTestDevice } from '../support/device';
+import { onCuda, openTestDevice } from '../support/device';
 import { expectReject, expectThrow } from '../support/failures';
 import { Rng } from '../support/rng';
 import { config, expectSame, inputFor, Twins } from './support';
@@ -113,6 +113,28 @@ test('arrays are the caller’s again at once, and requests of a stream are in o
   await Promise.all(results);
   expect(settled).toEqual([0, 1, 2, 3, 4]);
   expect([stream.tokens, twin.tokens]).toEqual([86, 86]);
+});
+
+test('what is kept of a request that waits is given back, however it ends', async () => {
+  using scheduler = new StreamScheduler(device, { maxBatchTokens: 8 });
+  const streams = [0, 1, 2].map(() => scheduler.createStream(config));
+  const stop = new AbortController();
+  const { signal } = stop;
+  const settled = Promise.allSettled(
+    streams.flatMap((stream) => {
+      const broken = inputFor(stream, 30, rng);
+      broken.k[29 * 16] = Number.NaN;
+      const aborted = stream.attend(inputFor(stream, 30, rng), { signal });
+      return [stream.attend(inputFor(stream, 30, rng)), stream.attend(broken), aborted];
+    }),
+  );
+  if (!onCuda) expect(device.stats().stagingBytes).toBe(9 * 30 * 3 * 16 * 4); // there each is copied again, in time
+  stop.abort();
+  streams[2].close();
+  await settled;
+  await scheduler.drain();
+  while (device.stats().stagingBytes > 0) await new Promise(setImmediate); // a thread lets go of its call a little later
+  for (const stream of streams.slice(0, 2)) expect(stream.tokens).toBe(30);
 });
 
 test('transfer takes the memory of the arrays; what cannot be taken is copied', async () => {
