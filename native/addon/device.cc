@@ -99,9 +99,6 @@ Napi::Value restore_stream(const Napi::CallbackInfo& info) {
   });
 }
 
-<<<<<<< HEAD
-// cpuFloor(kind, threads, bytes)
-=======
 // As restore, on one of Node's own threads: some milliseconds for some megabytes. Nobody writes to the image meanwhile.
 class Restoring final : public Napi::AsyncWorker {
  public:
@@ -155,8 +152,7 @@ Napi::Value restore_stream_later(const Napi::CallbackInfo& info) {
   });
 }
 
-// cpuFloor(threads, bytes): bytes a second when so many are read, or operations a second when none are.
->>>>>>> sched
+// cpuFloor(kind, threads, bytes)
 Napi::Value cpu_floor(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const std::string kind = info[0].ToString();
