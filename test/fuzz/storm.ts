@@ -10,6 +10,7 @@ import { hostileCall } from './hostile-call';
 import { misuse, openings, streamCall } from './misuse';
 import { sharedCall } from './shared-call';
 import { snapshotCall } from './snapshot-call';
+import { transitionCall } from './transition-call';
 import { validCall } from './valid-call';
 import { Victim } from './victim';
 import { World } from './world';
@@ -71,7 +72,8 @@ async function storm(): Promise<void> {
     [1150, 'batch', () => flexibleBatch(world)],
     [1250, 'step', step],
     [1300, 'snapshot', () => snapshotCall(world)],
-    [1301, 'gc', () => globalThis.gc?.()],
+    [1350, 'transition', () => transitionCall(world)],
+    [1351, 'gc', () => globalThis.gc?.()],
   ];
   const end = Date.now() + seconds * 1000;
   let index = 0;
