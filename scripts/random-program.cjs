@@ -10,7 +10,7 @@ const { parseArgs } = require('node:util');
 const root = path.join(__dirname, '..');
 
 /**
- * The command line's options: --minutes or --seconds, --seed, and those of `more`: names of whole numbers or of flags, with
+ * The command line's options: --minutes or --seconds, --seed, and those of `more`: names of counts or of flags, with
  * their defaults. Anything else ends this process with status 2.
  */
 function readOptions(args, more = {}) {
@@ -22,22 +22,28 @@ function readOptions(args, more = {}) {
       names.map((name) => [name, { type: isFlag(name) ? 'boolean' : 'string' }]),
     );
     const { values } = parseArgs({ args, options });
-    const number = (name, most, whole) => {
+    const number = (name, what, isRight) => {
       const value = Number(values[name]);
-      const fits = values[name].trim() !== '' && value >= 0 && value <= most;
-      if (fits && (Number.isInteger(value) || !whole)) return value;
-      throw new Error(
-        `Expected ${whole ? 'a whole number' : 'a number'} from 0 to ${most} for --${name} but received '${values[name]}'`,
-      );
+      if (values[name].trim() !== '' && isRight(value)) return value;
+      throw new Error(`Expected ${what} for --${name} but received '${values[name]}'`);
     };
+    const time = (name) => number(name, 'a number from 0 on', (value) => value >= 0 && value < 1e8);
+    const count = (name) =>
+      name === 'seed'
+        ? number(
+            name,
+            'a whole number below 2^31',
+            (value) => Number.isInteger(value) && value >= 0 && value < 2 ** 31,
+          )
+        : number(name, 'a whole number from 1 on', (value) => Number.isSafeInteger(value) && value > 0);
     if (values.minutes !== undefined && values.seconds !== undefined)
       throw new Error('Expected --minutes or --seconds, not both');
     const read = { seconds: 60 };
-    if (values.minutes !== undefined) read.seconds = 60 * number('minutes', 1e5, false);
-    if (values.seconds !== undefined) read.seconds = number('seconds', 1e7, false);
-    for (const name of Object.keys(defaults)) {
-      if (values[name] === undefined) read[name] = defaults[name];
-      else read[name] = isFlag(name) ? values[name] : number(name, 2 ** 31 - 1, true);
+    if (values.minutes !== undefined) read.seconds = 60 * time('minutes');
+    if (values.seconds !== undefined) read.seconds = time('seconds');
+    for (const [name, otherwise] of Object.entries(defaults)) {
+      if (values[name] === undefined) read[name] = otherwise;
+      else read[name] = isFlag(name) ? values[name] : count(name);
     }
     return read;
   } catch (error) {
