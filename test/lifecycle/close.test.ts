@@ -80,7 +80,7 @@ test('`using` closes', () => {
 
 test('100,000 streams made and closed leave nothing behind', () =>
   withDevice(async (device) => {
-    const sanitized = process.env.INFINI_STREAM_SANITIZED === '1';
+    const sanitized = process.env.INFINI_STREAM_SANITIZED !== undefined;
     const first = device.createStream(small);
     const input = inputFor(first, 5);
     first.close();

@@ -20,7 +20,7 @@ test('idle devices and streams do not keep it alive', async () => {
 test('process.exit in mid-work ends at once and cleanly', async () => {
   const ending = await run(`large(); setTimeout(() => { console.log('exit'); process.exit(0); }, 50);`);
   expect(ending).toMatchObject({ ...clean, output: 'exit\n' });
-  expect(ending.milliseconds).toBeLessThan(3000);
+  expect(ending.milliseconds).toBeLessThan(sizes.shortProcess);
 });
 
 test('an uncaught error in mid-work ends with its code and no signal', async () => {
