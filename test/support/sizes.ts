@@ -32,6 +32,8 @@ const native = {
   busyCallOfChild: { tokens: 12_288, headDim: 128, segmentLength: 2048 },
   /** Of a call among many in test/lifecycle/process. */
   crowdTokens: 300,
+  /** Milliseconds until what is aborted or closed must have settled. */
+  prompt: 250,
   /** Milliseconds of a process there that is to end at once, its start included. */
   shortProcess: 3000,
   /** Of test/model: a prefill against the reference, feeds of several chunks, a long one, the split of one. */
@@ -69,6 +71,7 @@ const onEmulation: typeof native = {
   busyCall: { tokens: 1024, headDim: 16, segmentLength: 64 },
   busyCallOfChild: { tokens: 256, headDim: 16, segmentLength: 64 },
   crowdTokens: 44,
+  prompt: 250,
   shortProcess: 3000,
   modelPrefill: 300,
   modelFeed: 2100,
@@ -91,6 +94,7 @@ const underThreadSanitizer: typeof native = {
   busyCall: { tokens: 2048, headDim: 64, segmentLength: 4096 },
   busyCallOfChild: { tokens: 3072, headDim: 64, segmentLength: 2048 },
   crowdTokens: 300,
+  prompt: 5000,
   shortProcess: 30_000,
   soakSeconds: 60,
   soakStreams: 60,
