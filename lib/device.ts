@@ -187,14 +187,18 @@ function readBytes(bytes: unknown): number {
 
 const defaultThreads = (): number => os.availableParallelism();
 
-/** Every device of this machine. Never throws for lack of a GPU; 'cpu' is always there. */
+/**
+ * Every device of this machine. Never throws for lack of a GPU; 'cpu' is always there.
+ * @throws ERR_NO_DEVICE when INFINI_CPU names a level that the processor or this build lacks; the message names those there are.
+ */
 export function listDevices(): DeviceInfo[] {
   return native.listDevices(defaultThreads());
 }
 
 /**
  * Opens a device: 'auto' (the default) is the first GPU that can be used, or else the CPU; 'cuda' is 'cuda:0'.
- * @throws ERR_NO_DEVICE, whose message says why the device cannot be had; ERR_INVALID_ARG_TYPE; ERR_OUT_OF_RANGE;
+ * @throws ERR_NO_DEVICE, whose message says why the device (for the CPU: the level that INFINI_CPU names) cannot be had;
+ * ERR_INVALID_ARG_TYPE; ERR_OUT_OF_RANGE;
  * ERR_OUT_OF_MEMORY and ERR_DEVICE from a GPU that is full or has failed.
  */
 export function openDevice(

@@ -48,7 +48,10 @@ export interface NativeModelConfig {
 /** Called once per asynchronous call; after attend and retrieve, `tokens` counts the stream's committed tokens. */
 export type Settle = (error: Error | null, tokens: number) => void;
 
-/** The addon's exports (native/addon). Internal: the classes of this package are the only callers. */
+/**
+ * The addon's exports (native/addon). Internal: the classes of this package are the only callers. At most six arguments:
+ * for more node-addon-api asks for memory where it cannot say that there is none.
+ */
 interface Addon {
   version: string;
   errorTable(): Record<string, string>;
@@ -148,16 +151,15 @@ interface Addon {
     settle: (error: Error | null, model: NativeModel | null) => void,
   ): void;
   /**
-   * Sends tokens of some sessions through the layers: `streams` are the sessions' own, session by session and in each
-   * layer by layer; `counts` says how many tokens are whose. Commits all or nothing. Returns a ticket; when `wanted`, the
-   * logits after each session's last token are there to {@link take}.
+   * Sends each session's tokens through the layers: `streams` are the sessions' own, session by session and in each
+   * layer by layer. Commits all or nothing. Returns a ticket; when `wanted`, the logits after each session's last token are
+   * there to {@link take}.
    */
   forward(
     model: NativeModel,
     streams: NativeStream[],
     batches: NativeBatch[] | undefined,
-    tokens: Int32Array,
-    counts: Int32Array,
+    tokens: Int32Array[],
     wanted: boolean,
     settle: Settle,
   ): number;

@@ -160,7 +160,7 @@ class StepWork final : public CudaWork {
         if (request.round) request.round->wait();
       }
       if (request_.round) request_.round->wait();
-    } catch (const Error&) {
+    } catch (...) {
       // The device is lost, and what was under way with it.
     }
   }
@@ -193,10 +193,8 @@ CudaBatchState::CudaBatchState(std::shared_ptr<Configuration> given, const std::
   // The places differ from step to step, the mail's memory stays where it is, which the graphs rely on.
   for (int places = 0; places < int(layouts_.size()); ++places) layouts_[places] = make_layout(places);
   mail.open();
-  device.check(cudaStreamCreateWithFlags(&capturing_, cudaStreamNonBlocking));
-  const cudaError_t error = cudaEventCreateWithFlags(&stepped, cudaEventBlockingSync | cudaEventDisableTiming);
-  if (error != cudaSuccess) cudaStreamDestroy(capturing_);
-  device.check(error);
+  device.check(cudaStreamCreateWithFlags(&capturing_.handle, cudaStreamNonBlocking));
+  device.check(cudaEventCreateWithFlags(&stepped.handle, cudaEventBlockingSync | cudaEventDisableTiming));
 }
 
 CudaBatchState::~CudaBatchState() {
@@ -204,8 +202,6 @@ CudaBatchState::~CudaBatchState() {
   for (const Layout& layout : layouts_) {
     if (layout.graph) cudaGraphExecDestroy(layout.graph);
   }
-  cudaStreamDestroy(capturing_);
-  cudaEventDestroy(stepped);
 }
 
 // Bits of `places`: whether query, key, value and output are on the host. The last layout has room for all.

@@ -35,7 +35,7 @@ class CudaBatchState final : public BatchState {
   Device& device;
   std::vector<CudaStreamState*> streams;
   Mail mail;
-  cudaEvent_t stepped = nullptr;
+  OwnedEvent stepped;
 
  private:
   Layout make_layout(int places);
@@ -44,7 +44,7 @@ class CudaBatchState final : public BatchState {
 
   Block scratch_;
   std::array<Layout, 16> layouts_;  // by the places of query, key, value and output
-  cudaStream_t capturing_ = nullptr;
+  OwnedStream capturing_;
   bool launched_ = false;  // ever
 };
 

@@ -101,7 +101,7 @@ void CallWork::land() noexcept {
   for (const auto& round : {latest_.round, request_.round}) {
     try {
       if (round) round->wait();
-    } catch (const Error&) {
+    } catch (...) {
       // The device is lost, and what was under way with it.
     }
   }

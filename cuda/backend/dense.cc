@@ -28,7 +28,6 @@ Act act_of(Activation activation) {
 class CudaDenseRun final : public DenseRun {
  public:
   CudaDenseRun(std::shared_ptr<const DenseWeights> weights, const Chunk& chunk);
-  ~CudaDenseRun() override;
 
   Tensors tensors(int64_t first, int64_t count) const override;
   std::unique_ptr<Work> step(int layer) override;
@@ -55,7 +54,7 @@ class CudaDenseRun final : public DenseRun {
   size_t tokens_at_, wanted_at_;
   Block activations_, logits_;
   float *x_, *normal_, *query_, *key_, *value_, *attended_, *mlp_;  // of all rows
-  cudaEvent_t done_ = nullptr;  // the latest step
+  OwnedEvent done_;  // the latest step
 };
 
 class DenseWork final : public CudaWork {
@@ -88,7 +87,7 @@ class DenseWork final : public CudaWork {
     const Device::Scope scope(run_.device);
     try {
       run_.wait();
-    } catch (const Error&) {
+    } catch (...) {
       // The device is lost, and what was under way with it.
     }
   }
@@ -136,12 +135,7 @@ CudaDenseRun::CudaDenseRun(std::shared_ptr<const DenseWeights> weights, const Ch
     next += bytes_of(width);
   }
   if (!wanted.empty()) logits_ = take(wanted.size() * size_t(config_.vocabulary) * sizeof(float));
-  device.check(cudaEventCreateWithFlags(&done_, cudaEventBlockingSync | cudaEventDisableTiming));
-}
-
-CudaDenseRun::~CudaDenseRun() {
-  const Device::Scope scope(device);
-  cudaEventDestroy(done_);
+  device.check(cudaEventCreateWithFlags(&done_.handle, cudaEventBlockingSync | cudaEventDisableTiming));
 }
 
 Tensors CudaDenseRun::tensors(int64_t first, int64_t count) const {

@@ -104,10 +104,10 @@ Device::Device(int index, Ledger& ledger)
                                          cudaGetErrorName(error) + " (" + cudaGetErrorString(error) +
                                          "); 'cpu' is available");
   }
-  for (cudaStream_t* stream : {&computing, &uploading, &downloading}) {
-    check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
+  for (OwnedStream* stream : {&computing, &uploading, &downloading}) {
+    check(cudaStreamCreateWithFlags(&stream->handle, cudaStreamNonBlocking));
   }
-  check(cudaEventCreateWithFlags(&unwaited_, cudaEventDisableTiming));
+  check(cudaEventCreateWithFlags(&unwaited_.handle, cudaEventDisableTiming));
   Inside::close_at_exit();
 }
 
@@ -171,7 +171,7 @@ void Device::wait(cudaEvent_t event) {
 }
 
 void Device::drain() noexcept {
-  for (cudaStream_t stream : {uploading, computing, downloading}) cudaStreamSynchronize(stream);
+  for (const OwnedStream* stream : {&uploading, &computing, &downloading}) cudaStreamSynchronize(*stream);
 }
 
 void Device::reserve_workspace(size_t bytes) {

@@ -17,6 +17,22 @@
 
 namespace infini::cuda {
 
+// What CUDA made, and destroys with whoever holds it.
+template <class Handle, auto destroy> struct Owned {
+  Owned() = default;
+  Owned(const Owned&) = delete;
+  ~Owned() {
+    if (!handle) return;
+    const Inside inside;
+    destroy(handle);
+  }
+  operator Handle() const { return handle; }
+
+  Handle handle = nullptr;
+};
+using OwnedEvent = Owned<cudaEvent_t, cudaEventDestroy>;
+using OwnedStream = Owned<cudaStream_t, cudaStreamDestroy>;
+
 class Device {
  public:
   Device(int index, Ledger& ledger);
@@ -74,7 +90,7 @@ class Device {
   const int multiprocessors;
   Ledger& ledger;
   Pool memory, pinned;
-  cudaStream_t computing = nullptr, uploading = nullptr, downloading = nullptr;
+  OwnedStream computing, uploading, downloading;
   std::mutex queue;
   std::atomic<int> sharing{1};  // calls in the last round that want as much of the GPU as they can get
 
@@ -82,7 +98,7 @@ class Device {
   void finish_copy(cudaStream_t stream, void* to, const void* from, size_t bytes, cudaMemcpyKind kind);
 
   std::atomic<int> lost_{cudaSuccess};
-  cudaEvent_t unwaited_ = nullptr;
+  OwnedEvent unwaited_;
   Block workspace_, decode_scratch_;
   size_t most_workspace_;
 };

@@ -11,8 +11,7 @@ struct Slab {
   char* base;
   size_t slot_bytes, slots;
   std::vector<char*> free;  // the slots that are not in use
-  std::list<std::unique_ptr<Slab>>::iterator place;
-  std::list<Slab*>::iterator vacancy;  // while no slot is in use
+  std::list<std::unique_ptr<Slab>>::iterator place;  // in one of the pool's lists
 
   size_t bytes() const { return slot_bytes * slots; }
   bool vacant() const { return free.size() == slots; }
@@ -47,7 +46,9 @@ Pool::Pool(Ledger& ledger, std::unique_ptr<Source> source, size_t most_idle)
     : ledger_(ledger), source_(std::move(source)), most_idle_(most_idle) {}
 
 Pool::~Pool() {
-  for (const auto& slab : slabs_) source_->release(slab->base);
+  for (const Slabs* slabs : {&busy_, &vacant_}) {
+    for (const auto& slab : *slabs) source_->release(slab->base);
+  }
 }
 
 Block Pool::take(size_t bytes, Account account, const std::string& what) {
@@ -59,7 +60,7 @@ Block Pool::take(size_t bytes, Account account, const std::string& what) {
   if (size.open.empty()) grow(size, account, what);
   Slab& slab = *size.open.back();
   if (slab.vacant()) {
-    vacant_.erase(slab.vacancy);
+    busy_.splice(busy_.end(), vacant_, slab.place);
     vacant_bytes_ -= slab.bytes();
   }
   block.pool_ = this;
@@ -79,48 +80,53 @@ void Pool::grow(Size& size, Account account, const std::string& what) {
   const size_t fitting = std::max<size_t>(1, kMostSlab / size.slot_bytes);
   const size_t least = std::min(fitting, (kLeastSlab + size.slot_bytes - 1) / size.slot_bytes);
   size_t slots = std::clamp(size.slots, least, fitting);
+  // All that may fail comes before there is anything to give back.
+  Slabs made;
+  made.push_back(std::make_unique<Slab>());
+  Slab& slab = *made.front();
+  slab.free.reserve(slots);
+  size.open.reserve(size.slabs + 1);
   void* base = nullptr;
   while (!(base = source_->allocate(slots * size.slot_bytes))) {
     if (release_oldest()) continue;
     if (slots == 1) throw Error::out_of_memory(what, size.slot_bytes, source_->available());
     slots = 1;
   }
-  auto slab = std::make_unique<Slab>();
-  slab->base = static_cast<char*>(base);
-  slab->slot_bytes = size.slot_bytes;
-  slab->slots = slots;
-  for (size_t i = slots; i-- > 0;) slab->free.push_back(slab->base + i * size.slot_bytes);
-  size.open.push_back(slab.get());
+  slab.base = static_cast<char*>(base);
+  slab.slot_bytes = size.slot_bytes;
+  slab.slots = slots;
+  slab.place = made.begin();
+  for (size_t i = slots; i-- > 0;) slab.free.push_back(slab.base + i * size.slot_bytes);
+  size.open.push_back(&slab);
   size.slots += slots;
-  slab->vacancy = vacant_.insert(vacant_.end(), slab.get());
-  vacant_bytes_ += slab->bytes();
-  count_idle(int64_t(slab->bytes()));
-  if (!is_lasting(account)) ledger_.allocated_bytes += int64_t(slab->bytes());
-  slabs_.push_front(std::move(slab));
-  slabs_.front()->place = slabs_.begin();
+  ++size.slabs;
+  vacant_.splice(vacant_.end(), made);
+  vacant_bytes_ += slab.bytes();
+  count_idle(int64_t(slab.bytes()));
+  if (!is_lasting(account)) ledger_.allocated_bytes += int64_t(slab.bytes());
 }
 
-bool Pool::release_oldest() {
+bool Pool::release_oldest() noexcept {
   if (vacant_.empty()) return false;
   Slab& slab = *vacant_.front();
-  Size& size = sizes_[slab.slot_bytes];
+  Size& size = sizes_.find(slab.slot_bytes)->second;
   size.open.erase(std::find(size.open.begin(), size.open.end(), &slab));
   size.slots -= slab.slots;
-  vacant_.pop_front();
+  --size.slabs;
   vacant_bytes_ -= slab.bytes();
   count_idle(-int64_t(slab.bytes()));
   source_->release(slab.base);
-  slabs_.erase(slab.place);
+  vacant_.pop_front();
   return true;
 }
 
 void Pool::give_back(Slab& slab, char* data) noexcept {
   std::lock_guard lock(mutex_);
-  if (slab.free.empty()) sizes_[slab.slot_bytes].open.push_back(&slab);
+  if (slab.free.empty()) sizes_.find(slab.slot_bytes)->second.open.push_back(&slab);
   slab.free.push_back(data);
   count_idle(int64_t(slab.slot_bytes));
   if (!slab.vacant()) return;
-  slab.vacancy = vacant_.insert(vacant_.end(), &slab);
+  vacant_.splice(vacant_.end(), busy_, slab.place);
   vacant_bytes_ += slab.bytes();
   while (vacant_bytes_ > most_idle_) release_oldest();
 }

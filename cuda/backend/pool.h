@@ -81,13 +81,14 @@ class Pool {
 
  private:
   friend class Block;
+  using Slabs = std::list<std::unique_ptr<Slab>>;
   struct Size {
-    size_t slot_bytes = 0, slots = 0;
-    std::vector<Slab*> open;  // with a slot that is not in use
+    size_t slot_bytes = 0, slots = 0, slabs = 0;
+    std::vector<Slab*> open;  // with a slot that is not in use; has room for all, so that giving back needs no memory
   };
 
   void grow(Size& size, Account account, const std::string& what);
-  bool release_oldest();
+  bool release_oldest() noexcept;
   void give_back(Slab& slab, char* data) noexcept;
   void count_idle(int64_t bytes) { ledger_.idle_bytes += bytes; }
 
@@ -96,8 +97,8 @@ class Pool {
   const size_t most_idle_;
   std::mutex mutex_;
   std::map<size_t, Size> sizes_;
-  std::list<std::unique_ptr<Slab>> slabs_;
-  std::list<Slab*> vacant_;  // without a slot in use, oldest first
+  Slabs busy_;    // with a slot in use
+  Slabs vacant_;  // without, oldest first
   size_t vacant_bytes_ = 0;
 };
 

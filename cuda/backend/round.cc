@@ -31,14 +31,12 @@ template <class T> void copy_to(const Mail& mail, size_t at, const std::vector<T
 }  // namespace
 
 Round::Round(Device& device) : device_(device), mail_(device) {
-  for (cudaEvent_t* event : {&uploaded_, &downloaded_}) {
-    device.check(cudaEventCreateWithFlags(event, cudaEventBlockingSync | cudaEventDisableTiming));
+  for (OwnedEvent* event : {&uploaded_, &downloaded_}) {
+    device.check(cudaEventCreateWithFlags(&event->handle, cudaEventBlockingSync | cudaEventDisableTiming));
   }
-  for (cudaEvent_t* event : {&begun_, &computed_}) device.check(cudaEventCreateWithFlags(event, cudaEventBlockingSync));
-}
-
-Round::~Round() {
-  for (cudaEvent_t event : {uploaded_, begun_, computed_, downloaded_}) cudaEventDestroy(event);
+  for (OwnedEvent* event : {&begun_, &computed_}) {
+    device.check(cudaEventCreateWithFlags(&event->handle, cudaEventBlockingSync));
+  }
 }
 
 void Round::wait() {
@@ -237,6 +235,10 @@ void Round::compute_state(const Job* jobs, const Workspace& workspace) {
   device_.check(launch_normalizers(shape, jobs, stateful_, workspace, stream));
   if (border_count > 0) device_.check(launch_sums(shape, jobs, borders, border_count, workspace, stream));
   device_.check(launch_chain(shape, jobs, stateful_, workspace, stream));
+}
+
+Launcher::Launcher(Device& device) : device_(device) {
+  idle_.reserve(kMostIdleRounds);  // a round that comes back asks for no memory
 }
 
 std::shared_ptr<Round> Launcher::take() {

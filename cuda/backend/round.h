@@ -62,7 +62,6 @@ struct Request {
 class Round {
  public:
   explicit Round(Device& device);
-  ~Round();
   Round(const Round&) = delete;
 
   // Within a scope. Returns when everything is done; throws Error when the device is lost.
@@ -87,7 +86,7 @@ class Round {
   Configuration* configuration_ = nullptr;
   Request::Kind kind_{};
   Mail mail_;
-  cudaEvent_t uploaded_ = nullptr, begun_ = nullptr, computed_ = nullptr, downloaded_ = nullptr;
+  OwnedEvent uploaded_, begun_, computed_, downloaded_;
   cudaEvent_t last_ = nullptr;  // null: nothing is under way
   double cost_ = 0;
 
@@ -105,7 +104,7 @@ class Round {
 
 class Launcher {
  public:
-  explicit Launcher(Device& device) : device_(device) {}
+  explicit Launcher(Device& device);
   // Within a scope and under the queue's lock.
   void launch(const std::vector<Request*>& requests);
 

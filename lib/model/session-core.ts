@@ -5,7 +5,7 @@ import { abortError, errorClasses, fail, type InfiniError } from '../errors';
 import { type NativeBatch, type NativeDevice, type NativeModel, type NativeStream, native } from '../native';
 import type { StreamConfig } from '../types';
 import { tell, type Watchers, watchersOf } from '../watchers';
-import { newLogits, newTokens } from './arrays';
+import { newLogits } from './arrays';
 import type { ModelConfig } from './config';
 import type { Vocabulary } from './input';
 import { Interruption } from './interruption';
@@ -188,14 +188,8 @@ export async function forward(
   if (signal && isAborted(signal)) throw abortError(reasonOf(signal));
   const { model } = (parts[0] as Part).session;
   const size = model.config.vocabulary;
-  const tokens = newTokens(parts.reduce((sum, part) => sum + part.tokens.length, 0));
   // Before the call: when it has taken effect nothing may fail any more.
   const logits = wanted ? newLogits(parts.length * size) : undefined;
-  let row = 0;
-  for (const part of parts) {
-    tokens.set(part.tokens, row);
-    row += part.tokens.length;
-  }
   const call = { ticket: 0 };
   const began = begin();
   let unwatch = () => {};
@@ -215,8 +209,7 @@ export async function forward(
         model.native,
         parts.flatMap((part) => part.session.streams),
         batches,
-        tokens,
-        Int32Array.from(parts, (part) => part.tokens.length),
+        parts.map(({ tokens }) => tokens),
         wanted,
         settle,
       );
@@ -224,7 +217,9 @@ export async function forward(
   } finally {
     unwatch();
   }
-  if (began > 0) attended(native.deviceInfo(model.device).id, began, tokens.length, segmentsFilledBy(parts));
+  if (began === 0) return;
+  const tokens = parts.reduce((sum, part) => sum + part.tokens.length, 0);
+  attended(native.deviceInfo(model.device).id, began, tokens, segmentsFilledBy(parts));
 }
 
 /** By parts that have been taken; of a session's layers, which all fill theirs at the same token, one counts. */

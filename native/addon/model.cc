@@ -147,15 +147,17 @@ std::vector<std::shared_ptr<Batch>> read_batches(const Napi::Value& given, const
   return batches;
 }
 
-template <class To> std::vector<To> read_integers(const Napi::Value& value) {
+// Appends a session's tokens; returns how many.
+int64_t append_tokens(const Napi::Value& value, std::vector<int32_t>& tokens) {
   const ArrayView array = view_of(value);
   if (array.type != napi_int32_array) throw Error(ErrorCode::InvalidArgType, "Expected an Int32Array");
   const auto* numbers = static_cast<const int32_t*>(array.data);
-  return {numbers, numbers + array.elements};
+  tokens.insert(tokens.end(), numbers, numbers + array.elements);
+  return int64_t(array.elements);
 }
 
-// forward(model, [stream, ...], [batch per layer] | undefined, tokens, counts, wanted, settle) -> ticket. wanted: whether
-// the logits after each session's last token are wanted; they are there to take() when the call has settled.
+// forward(model, [stream, ...], [batch per layer] | undefined, [tokens per session], wanted, settle) -> ticket. wanted:
+// whether the logits after each session's last token are wanted; they are there to take() when the call has settled.
 Napi::Value forward(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     ModelHandle& handle = unwrap<ModelHandle>(info[0]);
@@ -164,16 +166,16 @@ Napi::Value forward(const Napi::CallbackInfo& info) {
     DeviceHandle& device = *handle.device;
     auto streams = read_streams(info[1].As<Napi::Array>(), device.engine);
     Chunk chunk;
-    chunk.tokens = read_integers<int32_t>(info[3]);
-    const auto counts = read_integers<int64_t>(info[4]);
-    const bool wanted = info[5].ToBoolean();
-    int64_t rows = 0;
-    for (const int64_t count : counts) {
-      if (count < 1) throw Error(ErrorCode::Shape, "Expected at least one token for each session");
-      rows += count;
-      if (wanted) chunk.wanted.push_back(rows - 1);
+    const Napi::Array sessions = info[3].As<Napi::Array>();
+    const bool wanted = info[4].ToBoolean();
+    std::vector<int64_t> counts;
+    for (uint32_t i = 0; i < sessions.Length(); ++i) {
+      counts.push_back(append_tokens(sessions.Get(i), chunk.tokens));
+      if (counts.back() < 1) throw Error(ErrorCode::Shape, "Expected at least one token for each session");
+      if (wanted) chunk.wanted.push_back(int64_t(chunk.tokens.size()) - 1);
     }
-    if (rows == 0 || rows != int64_t(chunk.tokens.size()) || streams.size() != counts.size() * size_t(config.layers)) {
+    const int64_t rows = int64_t(chunk.tokens.size());
+    if (rows == 0 || streams.size() != counts.size() * size_t(config.layers)) {
       throw Error(ErrorCode::Shape, "Expected tokens and streams for each session");
     }
     for (const int32_t token : chunk.tokens) {
@@ -197,7 +199,7 @@ Napi::Value forward(const Napi::CallbackInfo& info) {
     }
     call->forward = std::make_unique<Forward>(model, std::move(streams), std::move(batches), counts, std::move(chunk));
     return Napi::Number::New(info.Env(), Environment::of(info.Env()).submit(info.Env(), device.engine,
-                                                                            {{call, info[6].As<Napi::Function>()}}));
+                                                                            {{call, info[5].As<Napi::Function>()}}));
   });
 }
 

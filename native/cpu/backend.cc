@@ -23,6 +23,8 @@ std::string processor_name() {
 
 }  // namespace
 
+CpuBackend::CpuBackend(Ledger& ledger, int threads) : Backend(ledger), threads_(threads) { select_kernels(); }
+
 DeviceInfo CpuBackend::info() const {
   static const std::string& name = *new std::string(processor_name());
   DeviceInfo info;

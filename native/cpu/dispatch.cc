@@ -1,6 +1,7 @@
 // Chooses the SIMD level once, when the library is first used.
 #include <cstdlib>
 #include <cstring>
+#include <string>
 
 #if defined(INFINI_HAVE_AMX)
 #include <cpuid.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 #endif
 
+#include "core/error.h"
 #include "cpu/kernels.h"
 
 namespace infini::cpu {
@@ -40,6 +42,7 @@ bool has_avx512() {  // x86-64-v4
 
 const Kernels& choose() {
   const char* wish = std::getenv("INFINI_CPU");
+  if (wish && !*wish) wish = nullptr;
   const Kernels* levels[3];  // those that this processor can run, the best first
   int count = 0;
 #if defined(INFINI_HAVE_AVX512)
@@ -58,8 +61,18 @@ const Kernels& choose() {
     if (std::strcmp(wish, levels[i]->name) == 0) return *levels[i];
   }
 #if defined(INFINI_HAVE_AMX)
-  if (has_avx512() && may_use_amx()) return amx::kernels;  // last: who wants less does not ask for the permission
+  // Last: who wants less does not ask for the permission.
+  if ((!wish || std::strcmp(wish, "amx") == 0) && has_avx512() && may_use_amx()) return amx::kernels;
 #endif
+  if (wish) {
+    std::string names;
+#if defined(INFINI_HAVE_AMX)
+    if (has_avx512() && may_use_amx()) names = "amx, ";
+#endif
+    for (int i = 0; i < count; ++i) names += std::string(i > 0 ? ", " : "") + levels[i]->name;
+    throw Error(ErrorCode::NoDevice, "Expected one of " + names + " for INFINI_CPU but received " + quoted(wish) +
+                                         ": no other level is in this build and runs on this processor");
+  }
   return *levels[0];
 }
 

@@ -1,30 +1,19 @@
 // The CPU backend itself under a storm of calls from several threads: attend, retrieve, batches' steps, snapshots,
 // cancellations, and calls on the calling thread with the crew's help. What succeeded is then done again by one thread
 // on streams of their own, and every bit must be the same. Compiled with -fsanitize=thread by core.test.ts.
-//
-// Usage: cpu <seed> <rounds>. Prints what it saw; exits with 1 and a sentence when something is wrong.
 #include "cpu/backend.h"
 
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <random>
-#include <thread>
 
 #include "core/engine.h"
 #include "core/image.h"
+#include "storm.h"
 
 using namespace infini;
+using storm::check;
 
 namespace {
-
-[[noreturn]] void fail(const char* what) {
-  std::printf("not ok: %s\n", what);
-  std::exit(1);
-}
-void check(bool condition, const char* what) {
-  if (!condition) fail(what);
-}
 
 constexpr int kThreads = 3;  // of the engine, and of the crew
 
@@ -136,12 +125,7 @@ struct User {
     const auto limit = std::make_shared<ThreadLimit>(ThreadLimit{1 + roll(kThreads)});
     std::vector<std::unique_ptr<Given>> given;
     std::atomic<int> unsettled{0};
-    auto settle = [&] {
-      for (int wait = 0; unsettled > 0; ++wait) {
-        check(wait < 60000, "calls do not settle");
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      }
-    };
+    auto settle = [&] { storm::wait_until([&] { return unsettled == 0; }, "calls do not settle"); };
     for (int i = 0; i < 30; ++i) {
       const int kind = roll(10), stream = roll(kStreams);
       if (kind == 0) {  // on this thread: nothing of these streams may be pending
@@ -233,23 +217,17 @@ struct User {
 }  // namespace
 
 int main(int count, char** arguments) {
-  const uint32_t seed = count > 1 ? uint32_t(std::atoll(arguments[1])) : 1;
-  const int rounds = count > 2 ? std::atoi(arguments[2]) : 20;
+  const auto [first_seed, rounds] = storm::read_arguments(count, arguments);
   Seen& seen = *new Seen;
   Engine &engine = make_engine(kThreads), &alone = make_engine(1);
-  std::vector<std::thread> users;
-  for (uint32_t i = 0; i < 3; ++i) {
-    users.emplace_back([&, i] {
-      User user{std::mt19937(seed + i), engine, alone, seen};
-      for (int round = 0; round < rounds; ++round) user.round();
-    });
-  }
-  for (std::thread& one : users) one.join();
+  storm::run_users(first_seed, [&, rounds = rounds](uint32_t seed) {
+    User user{std::mt19937(seed), engine, alone, seen};
+    for (int round = 0; round < rounds; ++round) user.round();
+  });
   check(seen.aborts > 0 && seen.errors > seen.aborts && seen.outcomes > 2 * seen.errors, "the storm was no storm");
   check(seen.steps > 0 && seen.now > 0 && seen.snapshots > 0, "some calls were spared");
   std::printf("ok: %ld outcomes, %ld errors, %ld aborts, %ld steps, %ld on the calling thread, %ld snapshots\n",
               long(seen.outcomes), long(seen.errors), long(seen.aborts), long(seen.steps), long(seen.now),
               long(seen.snapshots));
-  std::fflush(stdout);
-  std::_Exit(0);  // the engine's threads never end
+  storm::end();
 }

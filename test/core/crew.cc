@@ -1,26 +1,16 @@
 // The crew under calls from several threads: every unit once, none after the call is over, failures told.
 // Compiled with -fsanitize=thread by core.test.ts.
-//
-// Usage: crew <seed> <rounds>. Prints what it saw; exits with 1 and a sentence when something is wrong.
 #include "core/crew.h"
 
-#include <cstdio>
-#include <cstdlib>
 #include <random>
-#include <thread>
-#include <vector>
 
 #include "core/error.h"
+#include "storm.h"
 
 using namespace infini;
+using storm::check;
 
 namespace {
-
-void check(bool condition, const char* what) {
-  if (condition) return;
-  std::printf("not ok: %s\n", what);
-  std::_Exit(1);
-}
 
 struct Seen {
   std::atomic<int64_t> stages{0}, units{0}, helped{0}, failures{0};
@@ -75,15 +65,12 @@ void user(uint32_t seed, int rounds) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  const uint32_t seed = count > 1 ? uint32_t(std::atoll(arguments[1])) : 1;
-  const int rounds = 50 * (count > 2 ? std::atoi(arguments[2]) : 20);
-  std::vector<std::thread> users;
-  for (uint32_t i = 0; i < 3; ++i) users.emplace_back(user, seed + i, rounds);
-  for (std::thread& one : users) one.join();
+  const storm::Arguments given = storm::read_arguments(count, arguments);
+  const int rounds = 50 * given.rounds;
+  storm::run_users(given.seed, [&](uint32_t seed) { user(seed, rounds); });
   check(seen.stages == 3 * rounds && seen.failures > 0, "the storm was no storm");
   if (std::thread::hardware_concurrency() > 1) check(seen.helped > 0, "nobody was helped");
   std::printf("ok crew: %ld stages, %ld units, %ld by the crew, %ld failures\n", long(seen.stages), long(seen.units),
               long(seen.helped), long(seen.failures));
-  std::fflush(stdout);
-  std::_Exit(0);  // the crew's threads never end
+  storm::end();
 }

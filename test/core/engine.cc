@@ -1,25 +1,15 @@
 // The engine under a storm of calls, batches, cancellations and failures from several threads, on two made-up
 // devices: one that runs units on many threads, one that gathers. Compiled with -fsanitize=thread by core.test.ts.
-//
-// Usage: engine <seed> <rounds>. Prints what it saw; exits with 1 and a sentence when something is wrong.
 #include "core/engine.h"
 
-#include <cstdio>
-#include <cstdlib>
 #include <random>
-#include <thread>
+
+#include "storm.h"
 
 using namespace infini;
+using storm::check;
 
 namespace {
-
-[[noreturn]] void fail(const char* what) {
-  std::printf("not ok: %s\n", what);
-  std::exit(1);
-}
-void check(bool condition, const char* what) {
-  if (!condition) fail(what);
-}
 
 struct Seen {
   std::atomic<int64_t> launches{0}, works{0}, most_together{0}, refused{0}, forwards{0}, forwarded{0}, outcomes{0}, errors{0}, aborts{0};
@@ -273,10 +263,7 @@ void user(Engine& engine, Seen& seen, uint32_t seed, int rounds) {
       if (roll(20) == 0) std::this_thread::sleep_for(std::chrono::microseconds(roll(300)));
     }
     engine.submit(bundle);
-    for (int wait = 0; unsettled > 0; ++wait) {
-      check(wait < 20000, "calls do not settle");
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
+    storm::wait_until([&] { return unsettled == 0; }, "calls do not settle");
     // The engine lets go of a call a moment after it has settled.
     for (auto& batch : batches) batch.reset();
     for (size_t i = 0; i < calls.size(); ++i) {
@@ -301,18 +288,15 @@ void user(Engine& engine, Seen& seen, uint32_t seed, int rounds) {
   }
 }
 
-void storm(bool gathers, uint32_t seed, int rounds) {
+void run(bool gathers, uint32_t first_seed, int rounds) {
   fake_gathers = gathers;
   static std::vector<Seen*> kept;  // engines live for ever
   Seen& seen = *kept.emplace_back(new Seen);
   auto ledger = std::make_unique<Ledger>();
   auto backend = std::make_unique<FakeBackend>(*ledger, seen);
   Engine& engine = *new Engine(std::move(ledger), std::move(backend));
-  std::vector<std::thread> users;
-  for (uint32_t i = 0; i < 3; ++i) users.emplace_back([&, i] { user(engine, seen, seed + i, rounds); });
-  for (std::thread& one : users) one.join();
-  for (int wait = 0; engine.ledger().streams > 0 && wait < 5000; ++wait) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  check(engine.ledger().streams == 0, "streams are kept");
+  storm::run_users(first_seed, [&](uint32_t seed) { user(engine, seen, seed, rounds); });
+  storm::wait_until([&] { return engine.ledger().streams == 0; }, "streams are kept");
   check(engine.ledger().pending_calls == 0, "pending calls are miscounted");
   check(engine.ledger().tensor_bytes == 0, "tensors are kept");
   check(seen.aborts > 0 && seen.errors > seen.aborts && seen.outcomes > seen.errors, "the storm was no storm");
@@ -325,10 +309,8 @@ void storm(bool gathers, uint32_t seed, int rounds) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  const uint32_t seed = count > 1 ? uint32_t(std::atoll(arguments[1])) : 1;
-  const int rounds = count > 2 ? std::atoi(arguments[2]) : 20;
-  storm(false, seed, rounds);
-  storm(true, seed, rounds);
-  std::fflush(stdout);
-  std::_Exit(0);  // the engines' threads never end
+  const auto [seed, rounds] = storm::read_arguments(count, arguments);
+  run(false, seed, rounds);
+  run(true, seed, rounds);
+  storm::end();
 }

@@ -1,41 +1,16 @@
 // Allocations of the addon that fail at random: linked into it by -DINFINI_FAULTS=ON, which also turns every call of the
-// functions below into one of these. The environment variable INFINI_FAULTS names a file of four 32-bit numbers that this
-// process and the test share: one in how many fails (0: none), the seed, how many were asked for, how many failed.
-#include <fcntl.h>
+// functions below into one of these.
 #include <pthread.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
-#include <cstdint>
-#include <cstdlib>
+
+#include "control.h"
 
 namespace {
 
-struct Control {
-  std::atomic<uint32_t> one_in, seed, asked, failed;
-};
-
-Control* control = nullptr;
-
-__attribute__((constructor)) void open_control() {
-  const char* name = std::getenv("INFINI_FAULTS");
-  const int file = name ? open(name, O_RDWR | O_CLOEXEC) : -1;
-  if (file < 0) return;
-  void* shared = mmap(nullptr, sizeof(Control), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  close(file);
-  if (shared != MAP_FAILED) control = static_cast<Control*>(shared);
-}
-
 bool fails() {
-  const uint32_t one_in = control ? control->one_in.load() : 0;
-  if (one_in == 0) return false;
-  uint32_t bits = control->seed + 0x9e3779b9u * ++control->asked;
-  bits = (bits ^ (bits >> 16)) * 0x85ebca6bu;
-  bits = (bits ^ (bits >> 13)) * 0xc2b2ae35u;
-  if ((bits ^ (bits >> 16)) % one_in != 0) return false;
-  ++control->failed;
+  infini::faults::Control* control = infini::faults::control();
+  if (!control || infini::faults::spared > 0 || !control->host.next_fails()) return false;
   errno = ENOMEM;
   return true;
 }

@@ -1,51 +1,43 @@
-// The operations of the soak while allocations of the addon fail at random (faults.cc): a call succeeds, or it is
-// refused with ERR_OUT_OF_MEMORY and its stream is as it was.
+// The operations of the soak, and those of a model, while allocations of the addon fail at random (control.h): a call
+// succeeds, or it is refused with ERR_OUT_OF_MEMORY and its stream is as it was.
 //   INFINI_FAULTS=FILE node --expose-gc -r ../fuzz/register.cjs faults.ts SEED SECONDS LOG
-
-import { mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+// Those of the host fail in an addon that was built for it, those of the device in every emulated one.
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { inspect } from 'node:util';
 import type { InfiniError } from '../../lib/errors';
 import { Crowd } from '../soak/crowd';
-import { draw, OPERATIONS, type Operation, useFolder } from '../soak/operations';
+import { OPERATIONS, type Operation } from '../soak/operations';
+import { Program } from '../soak/program';
 import { rest, turn } from '../soak/rest';
 import { startWorker } from '../soak/workers';
-import { openTestDevice } from '../support/device';
-import { OperationLog } from '../support/operation-log';
+import { emulated, openTestDevice } from '../support/device';
 import { Rng } from '../support/rng';
+import { countFaults, noFaults, setFaults } from './control';
+import { Readers } from './readers';
 
-const STREAMS = 30;
-const ROUND = 150;
-
-const [seed, seconds] = process.argv.slice(2).map(Number);
-const log = new OperationLog(process.argv[4]);
-const control = openSync(process.env.INFINI_FAULTS as string, 'r+');
-const folder = mkdtempSync(path.join(tmpdir(), 'infini-faults-'));
-process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-
-function fail(error: unknown): never {
-  process.stdout.write(`${inspect(error, { depth: 4 })}\n`);
-  process.exit(1);
-}
-process.on('uncaughtException', fail);
-process.on('unhandledRejection', fail);
-
-/** One in so many allocations fails from now on; none at 0. */
-function setFaults(oneIn: number): void {
-  writeSync(control, Uint32Array.of(oneIn, seed), 0, 8, 0);
-}
-
-function countFaults(): { asked: number; failed: number } {
-  const counts = new Uint32Array(4);
-  readSync(control, counts, 0, 16, 0);
-  return { asked: counts[2], failed: counts[3] };
-}
+const STREAMS = emulated ? 8 : 30;
+const ROUND = emulated ? 60 : 150;
+const LEAST_ROUNDS = 4;
+/** None on the host, at times: calls get as far as the device then. */
+const HOST_FAULTS = emulated ? [0, 0, 10, 100, 1000] : [3, 10, 30, 100, 1000];
 
 /** Nothing else may be said of it, but that the very first thread of the pool could not be started. */
 function isShortage(error: unknown): boolean {
   const { code, message } = error as InfiniError;
   return code === 'ERR_OUT_OF_MEMORY' || (code === 'ERR_DEVICE' && /start a thread/.test(message));
+}
+
+/** Until it is there, for good. */
+function openDeviceAtLast(): void {
+  for (let open = false; !open; ) {
+    try {
+      openTestDevice().close();
+      open = true;
+    } catch (error) {
+      if (!isShortage(error)) throw error;
+    }
+  }
 }
 
 /** A handle of its own, and streams on it with calls that its close ends. */
@@ -70,39 +62,37 @@ function openAndClose(crowd: Crowd): void {
   crowd.count('closed devices');
 }
 
-const operations: Operation[] = [
-  ...OPERATIONS.filter(({ name }) => name !== 'close device'),
-  { weight: 3, name: 'open and close', run: openAndClose },
-];
-
 async function main(): Promise<void> {
-  useFolder(folder);
-  const crowd = new Crowd(new Rng(seed), STREAMS);
+  const program = new Program();
+  const folder = mkdtempSync(path.join(tmpdir(), 'infini-faults-'));
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+  setFaults({ host: 20, device: 2 }, program.seed);
+  openDeviceAtLast();
+  noFaults();
+  const crowd = new Crowd(new Rng(program.seed), STREAMS);
+  const readers = await Readers.open(folder, crowd);
   crowd.mayFail = isShortage;
-  const end = Date.now() + seconds * 1000;
-  let index = 0;
-  while (Date.now() < end) {
-    if (index % (4 * ROUND) === 0) await startWorker(50, 'ERR_OUT_OF_MEMORY');
-    setFaults(crowd.rng.pick([3, 10, 30, 100, 1000]));
-    for (let i = 0; i < ROUND; i++, index++) {
-      crowd.rng = new Rng(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index, 0x85ebca6b));
-      const { name, run } = draw(crowd.rng, operations);
-      log.record(index, name);
-      try {
-        run(crowd);
-      } catch (error) {
-        crowd.judge(name, error);
-      }
+  const operations: Operation[] = [
+    ...OPERATIONS.filter(({ name }) => name !== 'close device'),
+    ...readers.operations,
+    { weight: 3, name: 'open and close', run: openAndClose },
+  ];
+  for (let round = 0; round < LEAST_ROUNDS || !program.timeIsUp; round++) {
+    if (round % 4 === 0) await startWorker(emulated ? 5 : 50, 'ERR_OUT_OF_MEMORY');
+    const { rng } = crowd;
+    setFaults({ host: rng.pick(HOST_FAULTS), device: rng.pick([1, 2, 4]) }, rng.bits());
+    for (let i = 0; i < ROUND; i++) {
+      program.perform(crowd, operations);
       if (crowd.rng.uniform() < 0.2) await turn();
     }
     if (crowd.rng.uniform() < 0.5) await crowd.settle();
     if (crowd.rng.uniform() < 0.5) globalThis.gc?.();
-    setFaults(0);
+    noFaults();
+    await crowd.settle();
+    await readers.rest(crowd);
     await rest(crowd, 1);
   }
-  for (const device of crowd.devices) device.close();
-  process.stdout.write(`${JSON.stringify({ operations: index, ...countFaults(), ...crowd.outcomes })}\n`);
-  log.close();
+  program.finish(crowd, { failed: countFaults() });
 }
 
-main().catch(fail);
+main();

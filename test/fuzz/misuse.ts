@@ -35,7 +35,15 @@ export function streamCall(world: World): void {
   ])();
 }
 
-const asynchronous = new Set<unknown>(['attend', 'retrieve', 'attendBatch', 'read', 'step']);
+const asynchronous = new Set<unknown>([
+  'attend',
+  'retrieve',
+  'snapshot',
+  'attendBatch',
+  'restore',
+  'read',
+  'step',
+]);
 
 /** Constructors, methods and accessors with receivers and arguments that fit nothing. */
 export function misuse(world: World): void {

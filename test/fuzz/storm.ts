@@ -9,6 +9,8 @@ import { flexibleBatch, Team } from './batch-call';
 import { hostileCall } from './hostile-call';
 import { misuse, openings, streamCall } from './misuse';
 import { sharedCall } from './shared-call';
+import { snapshotCall } from './snapshot-call';
+import { transitionCall } from './transition-call';
 import { validCall } from './valid-call';
 import { Victim } from './victim';
 import { World } from './world';
@@ -69,7 +71,9 @@ async function storm(): Promise<void> {
     [1100, 'shared', () => sharedCall(world)],
     [1150, 'batch', () => flexibleBatch(world)],
     [1250, 'step', step],
-    [1251, 'gc', () => globalThis.gc?.()],
+    [1300, 'snapshot', () => snapshotCall(world)],
+    [1350, 'transition', () => transitionCall(world)],
+    [1351, 'gc', () => globalThis.gc?.()],
   ];
   const end = Date.now() + seconds * 1000;
   let index = 0;

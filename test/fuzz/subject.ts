@@ -104,6 +104,11 @@ export class Subject {
     return copy;
   }
 
+  /** In a slot: a twin for what was copied of the stream by the call that the slot is for; null when it is of no use. */
+  copyOfTwin(): MemoryStream | null {
+    return this.#lost ? null : this.#twin.fork();
+  }
+
   /** Compares everything that can be seen, where nothing is pending. */
   compare(): void {
     if (this.#closed || this.pending > 0) return;

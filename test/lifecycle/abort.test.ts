@@ -1,5 +1,6 @@
 import { getEventListeners } from 'node:events';
 import { seededTest } from '../support/seeded';
+import { sizes } from '../support/sizes';
 import { stateOf } from '../support/state';
 import { bytesOf } from '../support/tensors';
 import {
@@ -38,7 +39,7 @@ test('shape errors are reported before an aborted signal, and the signal before 
     expect(await outcome(stream.attend(input, { signal }))).toBe('ABORT_ERR');
   }));
 
-test('aborting in mid-work settles within 250 ms and leaves state and out untouched', () =>
+test(`aborting in mid-work settles within ${sizes.prompt} ms and leaves state and out untouched`, () =>
   withDevice(async (device) => {
     const stream = device.createStream(huge);
     const head = bulkFor(stream, 300);
@@ -55,7 +56,7 @@ test('aborting in mid-work settles within 250 ms and leaves state and out untouc
       controller.abort('enough');
       const error = await pending.catch((e) => e);
       expect(error).toMatchObject({ code: 'ABORT_ERR', cause: 'enough' });
-      expect(milliseconds(start)).toBeLessThan(250);
+      expect(milliseconds(start)).toBeLessThan(sizes.prompt);
       expect(out.every((x) => x === 3)).toBe(true);
       await queued; // not cancelled with it
     }

@@ -20,7 +20,7 @@ test('idle devices and streams do not keep it alive', async () => {
 test('process.exit in mid-work ends at once and cleanly', async () => {
   const ending = await run(`large(); setTimeout(() => { console.log('exit'); process.exit(0); }, 50);`);
   expect(ending).toMatchObject({ ...clean, output: 'exit\n' });
-  expect(ending.milliseconds).toBeLessThan(3000);
+  expect(ending.milliseconds).toBeLessThan(sizes.shortProcess);
 });
 
 test('an uncaught error in mid-work ends with its code and no signal', async () => {
@@ -29,7 +29,7 @@ test('an uncaught error in mid-work ends with its code and no signal', async () 
   expect(ending.output).toContain('mine');
 });
 
-test('worker.terminate in mid-work settles within 250 ms, again and again, and the process goes on', async () => {
+test(`worker.terminate in mid-work settles within ${sizes.prompt} ms, again and again, and the process goes on`, async () => {
   const ending = await run(`(async () => {
     const took = [];
     for (let round = 0; round < 6; round++) {
@@ -43,7 +43,7 @@ test('worker.terminate in mid-work settles within 250 ms, again and again, and t
     const { stream, input } = small();
     const output = await stream.attend(input);
     took.sort((a, b) => a - b); // the machine itself may stall now and then
-    console.log(output.every(Number.isFinite), stream.tokens, took[3] < 250 ? 'prompt' : took);
+    console.log(output.every(Number.isFinite), stream.tokens, took[3] < ${sizes.prompt} ? 'prompt' : took);
   })();`);
   expect(ending).toMatchObject({ ...clean, output: 'true 3 prompt\n' });
 });

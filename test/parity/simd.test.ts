@@ -27,17 +27,30 @@ function machineHas(level: string): boolean {
   const flags = /^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1].split(/\s+/) ?? [];
   // The kernel may still refuse the tiles to a process: then a process of its own runs another level.
   return (
-    NEEDED[level].every((flag) => flags.includes(flag)) && (level !== 'amx' || levelUnder('amx') === 'amx')
+    NEEDED[level].every((flag) => flags.includes(flag)) &&
+    (level !== 'amx' || levelUnder('amx').simd === 'amx')
   );
 }
 
-/** What a process with INFINI_CPU=`wish` runs. */
-function levelUnder(wish: string): string {
-  const program = `process.stdout.write(require(${JSON.stringify(ROOT)}).listDevices()[0].simd)`;
-  return spawnSync(process.execPath, ['-e', program], {
+/** What a process with INFINI_CPU=`wish` runs, or why it runs nothing. */
+function levelUnder(wish: string): { simd?: string; code?: string; message?: string } {
+  const program = `
+    const { listDevices, openDevice } = require(${JSON.stringify(ROOT)});
+    const answers = [() => openDevice('cpu').info, () => listDevices()[0]].map((ask) => {
+      try {
+        return { simd: ask().simd };
+      } catch ({ code, message }) {
+        return { code, message };
+      }
+    });
+    if (new Set(answers.map(JSON.stringify)).size > 1) throw new Error('the two do not agree');
+    process.stdout.write(JSON.stringify(answers[0]));`;
+  const { stdout, stderr } = spawnSync(process.execPath, ['-e', program], {
     env: { ...process.env, INFINI_CPU: wish },
     encoding: 'utf8',
-  }).stdout;
+  });
+  if (stdout === '') throw new Error(stderr);
+  return JSON.parse(stdout);
 }
 
 const simdOf = (info: DeviceInfo) => (info as { simd?: string }).simd;
@@ -54,9 +67,18 @@ if (forced) {
     expect(simdOf(listDevices()[0])).toBe(best);
   });
 
-  test('whoever asks for a level that is not to be had gets the best one', () => {
-    for (const wish of ['', 'nonsense', ...LEVELS.filter((level) => !available.includes(level))]) {
-      expect(levelUnder(wish)).toBe(best);
+  test('whoever asks for nothing gets the best level', () => {
+    expect(levelUnder('')).toEqual({ simd: best });
+  });
+
+  test('whoever asks for a level that is not to be had is told which there are', () => {
+    const levels = [...available].reverse().join(', ');
+    const missing = LEVELS.filter((level) => !available.includes(level));
+    for (const wish of ['nonsense', 'AVX2', ' ', 'portable ', 'x'.repeat(1000), ...missing]) {
+      expect(levelUnder(wish)).toEqual({
+        code: 'ERR_NO_DEVICE',
+        message: expect.stringContaining(`Expected one of ${levels} for INFINI_CPU but received '`),
+      });
     }
   });
 

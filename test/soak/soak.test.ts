@@ -17,7 +17,7 @@ test(
     const args = ['--expose-gc', '-r', '../fuzz/register.cjs', './soak.ts'];
     const { status, signal, stdout, stderr } = spawnSync(
       process.execPath,
-      [...args, String(SEED), String(soakSeconds), String(soakStreams), log],
+      [...args, String(SEED), String(soakSeconds), log, String(soakStreams)],
       { cwd: __dirname, encoding: 'utf8', timeout: soakSeconds * 1000 + 500_000, killSignal: 'SIGKILL' },
     );
     const last = lastOperations(log);

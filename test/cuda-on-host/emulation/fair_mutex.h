@@ -1,5 +1,6 @@
 // A recursive lock that is given in the order in which it was asked for: a thread that launches kernel after kernel
-// would else take it again and again, and no other would get in.
+// would else take it again and again, and no other would get in. Its holder plays the device, whose own needs are not
+// the addon's: no host allocation of theirs is made to fail.
 #pragma once
 
 #include <condition_variable>
@@ -7,11 +8,14 @@
 #include <mutex>
 #include <thread>
 
+#include "../../faults/control.h"
+
 namespace infini::emulation {
 
 class FairMutex {
  public:
   void lock() {
+    ++faults::spared;
     std::unique_lock lock(mutex_);
     if (owner_ == std::this_thread::get_id()) {
       ++depth_;
@@ -24,6 +28,7 @@ class FairMutex {
   }
 
   void unlock() {
+    --faults::spared;
     std::lock_guard lock(mutex_);
     if (--depth_ > 0) return;
     owner_ = {};

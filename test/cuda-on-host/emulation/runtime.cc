@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 
+#include "../../faults/control.h"
 #include "device_memory.h"
 #include "machine.h"
 #include "sanitizer.h"
@@ -155,6 +156,11 @@ size_t shared_total_limit(const void* kernel) {
   return runtime.shared_limits.contains(kernel) ? kSharedPerBlockOptin : kSharedPerBlock;
 }
 
+bool runs_out() {
+  faults::Control* control = faults::control();
+  return control && control->device.next_fails();
+}
+
 bool launch_is_doomed() { return ++runtime.launches == runtime.doomed_launch; }
 
 void inject_fault(uint64_t launches) {
@@ -296,7 +302,7 @@ cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
 cudaError_t cudaMalloc(void** address, size_t bytes) {
   return call([&] {
     if (breaks_capture()) return cudaErrorStreamCaptureUnsupported;
-    *address = bytes ? allocate_device(bytes) : nullptr;
+    *address = bytes && !runs_out() ? allocate_device(bytes) : nullptr;
     return *address || !bytes ? cudaSuccess : cudaErrorMemoryAllocation;
   });
 }
@@ -317,7 +323,7 @@ cudaError_t cudaHostAlloc(void** address, size_t bytes, unsigned) {
     if (breaks_capture()) return cudaErrorStreamCaptureUnsupported;
     *address = nullptr;
     if (bytes == 0) return cudaSuccess;
-    if (posix_memalign(address, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+    if (runs_out() || posix_memalign(address, 256, bytes) != 0) return cudaErrorMemoryAllocation;
     if (settings.poison) std::memset(*address, 0xFF, bytes);
     runtime.pinned[*address] = bytes;
     return cudaSuccess;

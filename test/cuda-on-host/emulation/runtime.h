@@ -29,6 +29,9 @@ bool breaks_capture();
 size_t shared_limit(const void* kernel);
 size_t shared_total_limit(const void* kernel);
 
+// Whether this is an allocation that a test wants to fail: of memory, or of what CUDA makes of it.
+bool runs_out();
+
 // Counts a launch; true when it is the one that shall fail.
 bool launch_is_doomed();
 

@@ -139,6 +139,7 @@ extern "C" {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   return call([&] {
+    if (runs_out()) return cudaErrorMemoryAllocation;
     *stream = new CUstream_st;
     handles.streams.insert(*stream);
     return cudaSuccess;
@@ -188,6 +189,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   return call([&] {
+    if (runs_out()) return cudaErrorMemoryAllocation;
     *event = new CUevent_st{!(flags & cudaEventDisableTiming)};
     handles.events.insert(*event);
     return cudaSuccess;
@@ -284,6 +286,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
   return call([&] {
+    if (runs_out()) return cudaErrorMemoryAllocation;
     *executable = new CUgraphExec_st{graph->work};
     return cudaSuccess;
   });
