@@ -12,8 +12,6 @@ const native = {
   splitRuns: 120,
   /** Multiplications of one case of test/parity/grid. */
   gridWork: 1e8,
-  /** Tokens of an open segment of test/parity/softmax. */
-  softmaxTokens: 399,
   /** Random interleavings of test/parity/interleavings. */
   interleavings: 25,
   /** Of a call in which each element is spoiled in turn. */
@@ -60,7 +58,6 @@ const onEmulation: typeof native = {
   windowTokens: 8400,
   splitRuns: 12,
   gridWork: 1e7,
-  softmaxTokens: 150,
   interleavings: 4,
   spoiledTokens: 70,
   batchEntries: 300,
