@@ -189,7 +189,7 @@ const defaultThreads = (): number => os.availableParallelism();
 
 /**
  * Every device of this machine. Never throws for lack of a GPU; 'cpu' is always there.
- * @throws ERR_NO_DEVICE when INFINI_CPU names a level that the processor or this build lacks; the message names those there are.
+ * @throws ERR_NO_DEVICE when INFINI_CPU names no level; the message names those there are.
  */
 export function listDevices(): DeviceInfo[] {
   return native.listDevices(defaultThreads());
@@ -197,7 +197,7 @@ export function listDevices(): DeviceInfo[] {
 
 /**
  * Opens a device: 'auto' (the default) is the first GPU that can be used, or else the CPU; 'cuda' is 'cuda:0'.
- * @throws ERR_NO_DEVICE, whose message says why the device (for the CPU: the level that INFINI_CPU names) cannot be had;
+ * @throws ERR_NO_DEVICE, whose message says why the device (for the CPU: what INFINI_CPU names) cannot be had;
  * ERR_INVALID_ARG_TYPE; ERR_OUT_OF_RANGE;
  * ERR_OUT_OF_MEMORY and ERR_DEVICE from a GPU that is full or has failed.
  */

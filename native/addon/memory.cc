@@ -4,6 +4,7 @@
 #include "addon/bindings.h"
 #include "addon/convert.h"
 #include "addon/handles.h"
+#include "core/copy.h"
 #include "core/memory_budget.h"
 
 namespace infini {
@@ -63,7 +64,7 @@ Napi::Value stage(const Napi::CallbackInfo& info) {
     const ArrayView array = view_of(info[1]);
     require_memory(array.bytes(), "the tensors of one call", device->engine.ledger());
     auto memory = device->engine.backend().allocate_host(array.bytes(), &Ledger::staging_bytes);
-    std::memcpy(memory->data(), array.data, array.bytes());
+    copy(memory->data(), array.data, array.bytes(), device->limit->most);
     return wrap<MemoryHandle>(info.Env(), info.Env(), device, std::move(memory));
   });
 }

@@ -7,7 +7,7 @@ namespace infini::cpu {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(Ledger& ledger, int threads);  // throws Error(NoDevice) when INFINI_CPU asks for what is not here
+  CpuBackend(Ledger& ledger, int threads);  // throws Error(NoDevice) when INFINI_CPU names no level
   DeviceInfo info() const override;
   int64_t stream_bytes(const StreamConfig& config) const override;
   std::unique_ptr<StreamState> create(const StreamConfig& config) override;

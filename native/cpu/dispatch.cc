@@ -40,40 +40,31 @@ bool has_avx512() {  // x86-64-v4
 }
 #endif
 
+constexpr const char* kLevels[] = {"amx", "avx512", "avx2", "portable"};
+
 const Kernels& choose() {
   const char* wish = std::getenv("INFINI_CPU");
   if (wish && !*wish) wish = nullptr;
-  const Kernels* levels[3];  // those that this processor can run, the best first
-  int count = 0;
-#if defined(INFINI_HAVE_AVX512)
-  if (has_avx512()) levels[count++] = &avx512::kernels;
-#endif
-#if defined(INFINI_HAVE_AVX2)
-  if (has_avx2()) levels[count++] = &avx2::kernels;
-#endif
-  levels[count++] = &portable::kernels;
-
 #if defined(INFINI_HAVE_WIDE)
   if (wish && std::strcmp(wish, "wide") == 0 && has_avx2()) return wide::kernels;
   if (wish && std::strcmp(wish, "tiles") == 0 && has_avx2()) return tiles::kernels;
 #endif
-  for (int i = 0; wish && i < count; ++i) {
-    if (std::strcmp(wish, levels[i]->name) == 0) return *levels[i];
+  int most = 0;  // the best level that may be chosen
+  while (wish && most < 4 && std::strcmp(wish, kLevels[most]) != 0) ++most;
+  if (most == 4) {
+    throw Error(ErrorCode::NoDevice,
+                "Expected amx, avx512, avx2 or portable for INFINI_CPU, the most that the CPU may use, but received " + quoted(wish));
   }
 #if defined(INFINI_HAVE_AMX)
-  // Last: who wants less does not ask for the permission.
-  if ((!wish || std::strcmp(wish, "amx") == 0) && has_avx512() && may_use_amx()) return amx::kernels;
+  if (most <= 0 && has_avx512() && may_use_amx()) return amx::kernels;
 #endif
-  if (wish) {
-    std::string names;
-#if defined(INFINI_HAVE_AMX)
-    if (has_avx512() && may_use_amx()) names = "amx, ";
+#if defined(INFINI_HAVE_AVX512)
+  if (most <= 1 && has_avx512()) return avx512::kernels;
 #endif
-    for (int i = 0; i < count; ++i) names += std::string(i > 0 ? ", " : "") + levels[i]->name;
-    throw Error(ErrorCode::NoDevice, "Expected one of " + names + " for INFINI_CPU but received " + quoted(wish) +
-                                         ": no other level is in this build and runs on this processor");
-  }
-  return *levels[0];
+#if defined(INFINI_HAVE_AVX2)
+  if (most <= 2 && has_avx2()) return avx2::kernels;
+#endif
+  return portable::kernels;
 }
 
 }  // namespace

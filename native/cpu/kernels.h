@@ -148,7 +148,7 @@ namespace amx { extern const Kernels kernels; }    // avx512 with tiles for bflo
 namespace wide { extern const Kernels kernels; }   // avx512's vectors on AVX2, for tests: only when asked for
 namespace tiles { extern const Kernels kernels; }  // amx's, with a model of the tiles in software, for tests
 
-// The best table this processor can run, or the one that INFINI_CPU names. Throws Error(NoDevice) if it cannot run that.
+// The best table this processor can run and INFINI_CPU, if set, allows. Throws Error(NoDevice) if that names no level.
 const Kernels& select_kernels();
 
 }  // namespace infini::cpu
