@@ -1,6 +1,4 @@
 // Device tensors and host buffers: one function per method of lib/device-tensor.ts and lib/host-buffer.ts.
-#include <cstring>
-
 #include "addon/bindings.h"
 #include "addon/convert.h"
 #include "addon/handles.h"
