@@ -103,7 +103,11 @@ void Engine::activate(const std::shared_ptr<Call>& call) {
 // Out of every queue, wherever in it: whoever thereby comes first everywhere has its turn.
 void Engine::dequeue(const std::shared_ptr<Call>& call) {
   --submitted_;
-  if (call->behind == 0) active_.erase(std::find(active_.begin(), active_.end(), call));
+  if (call->behind == 0) {
+    const auto place = std::find(active_.begin(), active_.end(), call);
+    if (size_t(place - active_.begin()) < turn_) --turn_;  // who comes next still does
+    active_.erase(place);
+  }
   for (const auto& stream : call->streams()) {
     auto& calls = stream->calls_;
     const auto place = std::find(calls.begin(), calls.end(), call);
