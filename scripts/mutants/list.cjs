@@ -29,12 +29,6 @@ module.exports = [
     replace: 'if (false) {',
   },
   {
-    name: 'rows of any logits do without a largest score',
-    file: 'native/cpu/softmax.h',
-    find: 'constexpr int kBound = 32;',
-    replace: 'constexpr int kBound = 320;',
-  },
-  {
     name: 'precision: tiny sums of weighted values are trusted',
     file: 'native/cpu/attention.h',
     find: '(double a, double b) { return a > b ? a : b; }) < kSmallestResult) trusted[row] = false;',
@@ -80,8 +74,8 @@ module.exports = [
   {
     name: 'precision: a row trusts float32 by the norms of keys that it does not see',
     file: 'native/cpu/attention.h',
-    find: 'largest = largest_of(blocks.norms, visible(row));',
-    replace: 'largest = largest_of(blocks.norms, padded(keys));',
+    find: 'largest = largest_norm(blocks.norms, visible(row));',
+    replace: 'largest = largest_norm(blocks.norms, padded(keys));',
   },
   {
     name: 'precision: only the first keys of a block are measured',
@@ -104,14 +98,14 @@ module.exports = [
   {
     name: 'precision: tiny results of a memory are trusted',
     file: 'native/cpu/retrieval.h',
-    find: 'reduce(largest, [](T a, T b) { return a > b ? a : b; }) < kSmallestResult',
+    find: 'most < (packing.left ? kSmallestTiledResult : kSmallestResult)',
     replace: 'false',
   },
   {
     name: 'precision: float32 absorbs features of any size',
     file: 'native/cpu/state.h',
-    find: '(T a, T b) { return a < b ? a : b; }) >= kSmallestFeature &&',
-    replace: '(T a, T b) { return a < b ? a : b; }) >= 0 &&',
+    find: '>= (tile ? kSmallestTiled : kSmallestFeature) &&',
+    replace: '>= 0 &&',
   },
   {
     name: 'precision: float32 absorbs values of any size',
@@ -135,8 +129,8 @@ module.exports = [
   {
     name: 'the gate and its rest are exchanged',
     file: 'native/cpu/attention.h',
-    find: 'local = work.gate_rest[head] / tile.mass[row], gate = work.gate[head];',
-    replace: 'local = work.gate[head] / tile.mass[row], gate = work.gate_rest[head];',
+    find: 'local = work.gate_rest[head] / mass, gate = work.gate[head];',
+    replace: 'local = work.gate[head] / mass, gate = work.gate_rest[head];',
   },
   {
     name: 'all heads of a group use the gate of the first',

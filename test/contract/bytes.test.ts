@@ -80,7 +80,9 @@ seededTest('byteLength never changes', async (rng) => {
       await stream.attend(dataOf(makeInput(stream.config, rng.int(1, 40), rng)));
       expect(stream.byteLength).toBe(byteLength);
     }
-    expect(stream.fork().byteLength).toBe(byteLength);
+    const fork = stream.fork();
+    expect(fork.byteLength).toBe(byteLength);
+    fork.close();
     stream.reset();
     expect(stream.byteLength).toBe(byteLength);
     stream.close();
