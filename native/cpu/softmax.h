@@ -98,17 +98,17 @@ inline void exponentials(const Tile<T>& tile, double scale, int row, int keys, i
 // A row's largest score so far, and what that makes of its sum; false when a scaled score is beyond float32's range.
 // `keys`, a multiple of kPanel, bounds what any row of the tile sees of the block; this row sees the first `visible`.
 template <class T> inline bool raise_top(const Tile<T>& tile, double scale, int row, int keys, int visible) {
+  T* score = tile.score + int64_t(row) * kBlock;
+  for (int key = visible; key < keys; ++key) score[key] = score[0];  // what is not seen may be anything
   if (tile.is_bounded(row)) {
     tile.top[row] = 0;
     tile.rescale[row] = 1;
     return true;
   }
-  T* score = tile.score + int64_t(row) * kBlock;
   T lowest = 0;
   if (kExact<T>) {
     for (int key = 0; key < visible; ++key) lowest = score[key] < lowest ? score[key] : lowest;
   }
-  for (int key = visible; key < keys; ++key) score[key] = score[0];
   Vector<T> high = load<T>(score);
 #pragma GCC unroll 16
   for (int key = kLanes<T>; key < keys; key += kLanes<T>) high = maximum(high, load<T>(score + key));
