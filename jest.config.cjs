@@ -4,9 +4,10 @@ module.exports = {
   testEnvironment: '<rootDir>/test/support/environment.cjs',
   // Emulated kernels and sanitizers are slow, and CI has few cores.
   testTimeout:
-    process.env.INFINI_TEST_DEVICE === 'cuda-emulated' || process.env.INFINI_STREAM_SANITIZED
+    Number(process.env.REPEAT ?? 1) *
+    (process.env.INFINI_TEST_DEVICE === 'cuda-emulated' || process.env.INFINI_STREAM_SANITIZED
       ? 600_000
-      : 60_000,
+      : 60_000),
   transform: {
     // ES2022 makes swc lower `using`, which Node 20 does not know.
     '\\.m?ts$': ['@swc/jest', { jsc: { parser: { syntax: 'typescript' }, target: 'es2022' } }],

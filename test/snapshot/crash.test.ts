@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -72,7 +72,6 @@ async function killAgainAndAgain(
   milliseconds: number,
   rng: Rng,
 ): Promise<Tally> {
-  mkdirSync(lane);
   const file = path.join(lane, 'state');
   const tally = { a: 0, b: 0, none: 0, middle: 0 };
   for (let kill = 0; kill < kills; kill++) {
@@ -118,11 +117,11 @@ seededTest(
     expect(states[0].equals(states[1])).toBe(false);
 
     const seeds = [rng.bits(), rng.bits()];
+    const lanes = seeds.map(() => mkdtempSync(path.join(folder, 'lane-')));
     const tallies = await Promise.all(
-      seeds.map((seed, i) => {
-        const lane = path.join(folder, `lane-${i}`);
-        return killAgainAndAgain(sizes.kills / 2, lane, states, milliseconds, new Rng(seed));
-      }),
+      seeds.map((seed, i) =>
+        killAgainAndAgain(sizes.kills / 2, lanes[i], states, milliseconds, new Rng(seed)),
+      ),
     );
     const sum = (key: keyof Tally) => tallies.reduce((total, tally) => total + tally[key], 0);
     expect(sum('a') + sum('b') + sum('none')).toBe(sizes.kills);
@@ -130,9 +129,8 @@ seededTest(
     if (!emulated) expect(sum('middle')).toBeGreaterThan(0); // fewer kills there
 
     // The next save of anyone removes what the last of them has left.
-    for (const i of seeds.keys()) {
+    for (const lane of lanes) {
       using stream = await loadStream(device, path.join(folder, 'a'));
-      const lane = path.join(folder, `lane-${i}`);
       await saveStream(stream, path.join(lane, 'state'));
       expect(readdirSync(lane)).toEqual(['state']);
     }

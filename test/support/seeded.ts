@@ -4,18 +4,23 @@ import { Rng } from './rng';
 /** Fresh in every run. `SEED=123 npx jest ...` repeats the run that named 123 in its failures. */
 export const SEED = process.env.SEED === undefined ? randomInt(2 ** 31) : Number(process.env.SEED);
 
+/** How often each such test runs, on other numbers each time: REPEAT=100 npx jest ... finds what fails once in a hundred. */
+const REPEAT = Number(process.env.REPEAT ?? 1);
+
 /** A test whose random numbers depend on SEED and its own name alone, and whose failure names SEED. */
 export function seededTest(name: string, body: (rng: Rng) => void | Promise<void>, timeout?: number): void {
   test(
     name,
     async () => {
-      try {
-        await body(new Rng(mix(SEED, expect.getState().currentTestName ?? name)));
-      } catch (error) {
-        throw withSeed(error);
+      for (let seed = SEED; seed < SEED + REPEAT; seed++) {
+        try {
+          await body(new Rng(mix(seed, expect.getState().currentTestName ?? name)));
+        } catch (error) {
+          throw withSeed(error, seed);
+        }
       }
     },
-    timeout,
+    timeout && timeout * REPEAT,
   );
 }
 
@@ -25,8 +30,8 @@ function mix(seed: number, text: string): number {
   return hash;
 }
 
-function withSeed(error: unknown): unknown {
-  const note = `[repeat with SEED=${SEED}]`;
+function withSeed(error: unknown, seed: number): unknown {
+  const note = `[repeat with SEED=${seed}]`;
   if (!(error instanceof Error)) return new Error(`${note} threw ${String(error)}`);
   // jest prints the stack, which begins with the message.
   const { message, stack } = error;
