@@ -2,6 +2,7 @@
 #include "addon/bindings.h"
 #include "addon/convert.h"
 #include "addon/handles.h"
+#include "addon/making.h"
 #include "devices.h"
 
 namespace infini {
@@ -99,55 +100,18 @@ Napi::Value restore_stream(const Napi::CallbackInfo& info) {
   });
 }
 
-// As restore, on one of Node's own threads: some milliseconds for some megabytes. Nobody writes to the image meanwhile.
-class Restoring final : public Napi::AsyncWorker {
- public:
-  Restoring(const Napi::CallbackInfo& info, DeviceReference device)
-      : AsyncWorker(info[4].As<Napi::Function>()),
-        device_(std::move(device)),
-        config_(StreamConfig::resolve(read_config(info[1].As<Napi::Object>()))),
-        tokens_(info[2].ToNumber().Int64Value()),
-        image_(view_of(info[3])),
-        array_(Napi::Persistent(info[3].As<Napi::Object>())) {}
-
-  void Execute() override {
-    try {
-      stream_ = device_->engine.create_stream(config_);
-      stream_->write_image(tokens_, image_.data, image_.bytes());
-    } catch (const Error& error) {
-      error_ = error;
-    } catch (const std::bad_alloc&) {
-      error_ = kNoRoom;
-    }
-  }
-
-  void OnOK() override {
-    if (!error_ && device_->closed) error_ = Error(ErrorCode::Closed, "The device was closed while a stream was restored");
-    Napi::Value stream = Env().Null();
-    try {
-      if (!error_) stream = wrap<StreamHandle>(Env(), Env(), device_, std::move(stream_));
-    } catch (const std::bad_alloc&) {
-      error_ = kNoRoom;
-    }
-    Callback().Call({error_ ? to_javascript(Env(), *error_).Value() : Env().Null(), stream});
-  }
-
- private:
-  const DeviceReference device_;
-  const StreamConfig config_;
-  const int64_t tokens_;
-  const ArrayView image_;
-  const Napi::ObjectReference array_;  // keeps the image
-  std::shared_ptr<Stream> stream_;
-  std::optional<Error> error_;
-};
-
-// restoreStreamLater(device, config, tokens, image, settle(error, stream))
+// restoreStreamLater(device, config, tokens, image, settle(error, stream)). Nobody writes to the image meanwhile.
 Napi::Value restore_stream_later(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const DeviceReference& device = device_of(info);
-    if (device->closed) throw Error(ErrorCode::Closed, "Expected an open device but it is closed");
-    (new Restoring(info, device))->Queue();
+    auto restore = [device, config = StreamConfig::resolve(read_config(info[1].As<Napi::Object>())),
+                    tokens = info[2].ToNumber().Int64Value(), image = view_of(info[3]),
+                    kept = Napi::Persistent(info[3].As<Napi::Object>())] {
+      auto stream = device->engine.create_stream(config);
+      stream->write_image(tokens, image.data, image.bytes());
+      return stream;
+    };
+    make_later<StreamHandle>(info[4], device, "a stream was restored", std::move(restore));
     return info.Env().Undefined();
   });
 }

@@ -4,6 +4,7 @@
 #include "addon/bindings.h"
 #include "addon/convert.h"
 #include "addon/handles.h"
+#include "addon/making.h"
 #include "core/memory_budget.h"
 #include "core/weight_file.h"
 
@@ -49,51 +50,16 @@ std::map<std::pair<Weight, int>, StoredWeight> read_weights(const Napi::Array& l
   return weights;
 }
 
-// Reads the files on one of Node's own threads.
-class Loading final : public Napi::AsyncWorker {
- public:
-  Loading(const Napi::Function& settle, DeviceReference device, const ModelConfig& config,
-          std::map<std::pair<Weight, int>, StoredWeight> weights)
-      : AsyncWorker(settle), device_(std::move(device)), config_(config), weights_(std::move(weights)) {}
-
-  void Execute() override {
-    try {
-      FileWeights weights(config_, std::move(weights_));
-      model_ = std::make_shared<Model>(Model{config_, device_->engine.backend().create_dense(config_, weights)});
-    } catch (const Error& error) {
-      error_ = error;
-    } catch (const std::bad_alloc&) {
-      error_ = kNoRoom;
-    }
-  }
-
-  void OnOK() override {
-    if (!error_ && device_->closed) error_ = Error(ErrorCode::Closed, "The device was closed while the model was loaded");
-    Napi::Value model = Env().Null();
-    try {
-      if (!error_) model = wrap<ModelHandle>(Env(), Env(), device_, std::move(model_));
-    } catch (const std::bad_alloc&) {
-      error_ = kNoRoom;
-    }
-    Callback().Call({error_ ? to_javascript(Env(), *error_).Value() : Env().Null(), model});
-  }
-
- private:
-  const DeviceReference device_;
-  const ModelConfig config_;
-  std::map<std::pair<Weight, int>, StoredWeight> weights_;
-  std::shared_ptr<Model> model_;
-  std::optional<Error> error_;
-};
-
 // loadModel(device, config, weights, settle(error, model))
 Napi::Value load(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const DeviceReference& device = unwrap<DeviceReference>(info[0]);
-    if (device->closed) throw Error(ErrorCode::Closed, "Expected an open device but it is closed");
-    (new Loading(info[3].As<Napi::Function>(), device, read_model_config(info[1].As<Napi::Object>()),
-                 read_weights(info[2].As<Napi::Array>())))
-        ->Queue();
+    auto load = [device, config = read_model_config(info[1].As<Napi::Object>()),
+                 weights = read_weights(info[2].As<Napi::Array>())]() mutable {
+      FileWeights files(config, std::move(weights));
+      return std::make_shared<Model>(Model{config, device->engine.backend().create_dense(config, files)});
+    };
+    make_later<ModelHandle>(info[3], device, "the model was loaded", std::move(load));
     return info.Env().Undefined();
   });
 }
