@@ -101,8 +101,9 @@ test('nothing is left behind by what was refused', async () => {
     await expect(loadModel(directory, { device })).rejects.toEqual(code('ERR_MODEL'));
   }
   const after = device.stats();
-  expect(after.weightBytes).toBe(before.weightBytes);
-  expect(after.streams).toBe(before.streams);
+  // Less: garbage of other tests.
+  expect(after.weightBytes).toBeLessThanOrEqual(before.weightBytes);
+  expect(after.streams).toBeLessThanOrEqual(before.streams);
 });
 
 test('activations that overflow are an error, and the session stays as it was', async () => {
