@@ -14,7 +14,8 @@ std::vector<DeviceInfo> list_devices(int threads);
 // Why there is no CUDA device, in one sentence; empty when there is one.
 std::string cuda_absence();
 
-// 'auto', 'cpu', 'cuda' or 'cuda:N'. Throws Error(NoDevice) that says why, for 'cpu' when INFINI_CPU names no level; Error(OutOfRange) for other names.
+// 'auto', 'cpu', 'cuda' or 'cuda:N'. Throws Error(NoDevice) that says why, for 'cpu' when INFINI_CPU names no level;
+// Error(OutOfRange) for other names.
 // The engine lives as long as the process: its threads may outlast whoever asked for it.
 Engine& engine_for(const std::string& id, int threads);
 

@@ -1,9 +1,19 @@
-import { loadModel, openDevice } from '../../lib';
+import { loadModel, openDevice, type Session } from '../../lib';
 import { DEVICE_ID } from '../support/device';
 import { sizes } from '../support/sizes';
 import { caught, code, draw, expectSame, useTinyModel } from './sessions';
 
 const tiny = useTinyModel();
+
+/** The session is as it was after these tokens: in what it says, and in what it will say. */
+async function expectAsFed(tokens: Int32Array, session: Session, logits: Float32Array): Promise<void> {
+  expect(session.tokens).toBe(tokens.length);
+  expect(session.logits()).toEqual(logits);
+  using same = tiny.model.createSession();
+  await same.feed([...tokens, 5]);
+  await session.feed([5]);
+  expectSame(session.logits(), same.logits());
+}
 
 describe('feed', () => {
   test('counts tokens, whatever they come in', async () => {
@@ -51,12 +61,7 @@ describe('feed', () => {
     const before = session.logits();
     const error = await caught(() => session.feed(input as number[]));
     expect(error).toEqual(code(wanted));
-    expect(session.tokens).toBe(13);
-    expect(session.logits()).toEqual(before);
-    using same = tiny.model.createSession();
-    await same.feed([...draw(13), 5]);
-    await session.feed([5]);
-    expectSame(session.logits(), same.logits());
+    await expectAsFed(draw(13), session, before);
   });
 
   test('what fails late undoes everything before', async () => {
@@ -81,12 +86,7 @@ describe('feed', () => {
       new Error('enough'),
     );
     expect(called).toBe(2);
-    expect(session.tokens).toBe(21);
-    expect(session.logits()).toEqual(before);
-    using same = tiny.model.createSession();
-    await same.feed([...draw(21), 5]);
-    await session.feed([5]);
-    expectSame(session.logits(), same.logits());
+    await expectAsFed(draw(21), session, before);
   });
 
   test('an abort undoes everything before', async () => {
